@@ -1,0 +1,88 @@
+/** Settings: flag > SLUICE_* environment > /etc/sluice/sluiced.json. An unknown key is an error. */
+import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { SluiceError } from './errors.ts';
+
+const Settings = z.strictObject({
+  /** Mark of everything of this daemon in the kernel; several daemons on a machine differ in it. */
+  instance: z
+    .string()
+    .regex(/^[a-z0-9]{1,8}$/)
+    .default('sluice'),
+  node: z.string().min(1).default(hostname()),
+  stateDir: z.string().startsWith('/').default('/var/lib/sluice'),
+  runDir: z.string().startsWith('/').default('/run/sluice'),
+  /** Default: `<runDir>/sluice.sock`. */
+  socket: z.string().startsWith('/').optional(),
+  /** Group that may use the socket, when it exists. */
+  socketGroup: z.string().default('sluice'),
+  /** Where cgroup programs attach and sandbox cgroups live; default: the cgroup v2 mount. */
+  cgroupRoot: z.string().startsWith('/').optional(),
+  /** Mount point of a bpffs; made when absent. */
+  bpffs: z.string().startsWith('/').default('/sys/fs/bpf'),
+  /** `sqlite` in stateDir, or `memory` for tests. */
+  store: z.string().default('sqlite'),
+  logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
+  /** Third-party network drivers: name → absolute path of a module that exports `create`. */
+  plugins: z.record(z.string(), z.string().startsWith('/')).default({}),
+  /** Automatic subnets of local networks: each base is cut into subnets of the given prefix length. */
+  defaultAddressPools: z.array(z.strictObject({ base: z.string(), size: z.int().min(8).max(112) })).default([
+    { base: '172.17.0.0/12', size: 16 },
+    { base: '192.168.0.0/16', size: 20 },
+    { base: 'fdb5:1ce0::/32', size: 64 },
+  ]),
+  /** Seconds between two audits of the kernel against the store. */
+  auditSeconds: z.number().positive().max(3600).default(5),
+  /** Upstream resolvers instead of the host's. */
+  dns: z.array(z.string()).default([]),
+  /** Address:port of a plain HTTP listener that serves /metrics only; none by default. */
+  metricsListen: z.string().optional(),
+  manageDockerUser: z.boolean().default(false),
+});
+
+export type Config = Readonly<z.infer<typeof Settings>> & { readonly socket: string };
+
+/** The settings' names, for flags and the generated reference. */
+export const SETTING_NAMES = Object.keys(Settings.shape) as (keyof typeof Settings.shape)[];
+
+const envName = (key: string): string => `SLUICE_${key.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
+
+function parseText(key: string, text: string): unknown {
+  const shape = (Settings.shape as Record<string, z.ZodType>)[key];
+  if (shape?.safeParse(text).success) return text;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+/** Reads the settings; `flags` maps setting names to text or values. Fails with `config.invalid`, naming the key and where it came from. */
+export function loadConfig(
+  flags: Record<string, unknown> = {},
+  env: NodeJS.ProcessEnv = process.env,
+  file = env.SLUICE_CONFIG ?? '/etc/sluice/sluiced.json',
+): Config {
+  let base: Record<string, unknown> = {};
+  try {
+    base = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || env.SLUICE_CONFIG) {
+      throw new SluiceError('config.invalid', `${file}: ${(error as Error).message}`, { file });
+    }
+  }
+  for (const key of SETTING_NAMES) {
+    const text = env[envName(key)];
+    if (text !== undefined && text !== '') base[key] = parseText(key, text);
+  }
+  for (const [key, value] of Object.entries(flags))
+    base[key] = typeof value === 'string' ? parseText(key, value) : value;
+  const parsed = Settings.safeParse(base);
+  if (!parsed.success) {
+    const problems = parsed.error.issues.map((issue) => `${issue.path.join('.') || '(settings)'}: ${issue.message}`);
+    throw new SluiceError('config.invalid', `invalid settings: ${problems.join('; ')}`, { problems });
+  }
+  return { ...parsed.data, socket: parsed.data.socket ?? join(parsed.data.runDir, 'sluice.sock') };
+}

@@ -1,0 +1,117 @@
+/**
+ * The balancer and the guards as the kernel runs them. Two forms: eBPF (src/balancer/ebpf) and, for published ports later,
+ * nftables; one conformance suite. A form owns every BPF hook it uses. All verbs are idempotent; what was programmed goes on
+ * while the daemon is dead; `start` adopts what an earlier life pinned and never rebuilds what is right.
+ *
+ * Numbers are 32-bit, persisted by the caller before use and never used again for something else.
+ */
+import type { Namespace } from './kernel.ts';
+
+export type FrontendProtocol = 'tcp' | 'udp';
+
+export interface DataplaneCapabilities {
+  readonly form: 'ebpf' | 'nft';
+  readonly connectTime: boolean;
+  readonly antiSpoof: boolean;
+  readonly dnsHandover: boolean;
+  /** `tcx` or `clsact`. */
+  readonly tc: 'tcx' | 'clsact';
+}
+
+/** A sandbox's namespace: its cookie is scoped to the view, its `lo` hands DNS over. */
+export interface DataplaneSandbox {
+  readonly id: string;
+  /** Attachment number, also of the `lo` hook. */
+  readonly number: number;
+  readonly view: number;
+  readonly namespace: Namespace;
+  /** Port of the daemon's DNS sockets in the namespace; 0: no hand-over. */
+  readonly dnsPort: number;
+}
+
+export interface DataplaneEndpoint {
+  readonly id: string;
+  readonly number: number;
+  /** Host-side interface: where frames from the sandbox come in. */
+  readonly hostIfindex: number;
+  readonly mac: string;
+  /** Own addresses, without prefix length. */
+  readonly addresses: readonly string[];
+  /** May also send from these CIDRs. */
+  readonly allow: readonly string[];
+  /** `-o spoof=allow`: nothing is checked. */
+  readonly spoof: boolean;
+}
+
+export interface DataplaneFrontend {
+  readonly view: number;
+  readonly address: string;
+  /** 0: every port of the address that has no entry of its own; the backend port is then the one asked for. */
+  readonly port: number;
+  /** Absent with port 0: both. */
+  readonly protocol?: FrontendProtocol;
+  /** Number of the backend set. */
+  readonly set: number;
+}
+
+export interface DataplaneBackend {
+  readonly number: number;
+  readonly address: string;
+  /** 0: the port that was asked for. */
+  readonly port: number;
+}
+
+export interface EndpointCounters {
+  /** Packets by drop reason: `source-mac`, `source-ip`, `arp`, `ndp`, `vlan`, `ethertype`, `malformed`. */
+  readonly drops: Readonly<Record<string, number>>;
+}
+export interface SetCounters {
+  readonly connects: number;
+  readonly refused: number;
+}
+
+/** A thing that was not as it should be and was put right. */
+export interface Repair {
+  readonly object: 'sandbox' | 'endpoint' | 'frontend' | 'backends' | 'hook' | 'program';
+  readonly id: string;
+  readonly what: string;
+}
+
+export interface Dataplane {
+  capabilities(): DataplaneCapabilities;
+  /** Loads programs, adopts or makes pins, attaches cgroup hooks; swaps programs of an earlier version in place. */
+  start(): Promise<void>;
+  ensureSandbox(sandbox: DataplaneSandbox): void;
+  removeSandbox(id: string): void;
+  ensureEndpoint(endpoint: DataplaneEndpoint): void;
+  removeEndpoint(id: string): void;
+  /** Replaces the set's backends: new backends, slots, then the count; removals in reverse. New connections follow at once, open ones stay. */
+  ensureBackends(set: number, backends: readonly DataplaneBackend[]): void;
+  removeBackends(set: number): void;
+  ensureFrontend(frontend: DataplaneFrontend): void;
+  removeFrontend(frontend: Pick<DataplaneFrontend, 'view' | 'address' | 'port' | 'protocol'>): void;
+  /** Everything programmed under our instance, read back from the kernel's maps. */
+  frontends(): DataplaneFrontend[];
+  backends(): ReadonlyMap<number, readonly DataplaneBackend[]>;
+  /** Removes sandboxes, endpoints, frontends and sets that are not in the keep lists. Call only after a full sync. */
+  prune(keep: {
+    readonly sandboxes: ReadonlySet<string>;
+    readonly endpoints: ReadonlySet<string>;
+    readonly frontends: readonly DataplaneFrontend[];
+    readonly sets: ReadonlySet<number>;
+  }): number;
+  /** Open connections that came by the frontend set to this backend, over all namespaces given. */
+  connections(backend: DataplaneBackend, namespaces: readonly Namespace[]): number;
+  /** Resets sockets that came by a VIP to this backend, connected UDP included; returns how many. */
+  reset(backend: DataplaneBackend, namespaces: readonly Namespace[]): number;
+  endpointCounters(id: string): EndpointCounters;
+  setCounters(set: number): SetCounters;
+  /** Compares hooks, pins, links and attachments with what was ensured and puts them right. */
+  audit(): Repair[];
+  /** Highest attachment, view, set and backend number that a pinned map holds: a fresh store must start above it. */
+  highest(): { readonly attachment: number; readonly view: number; readonly set: number; readonly backend: number };
+  /** Detaches and unpins everything of this instance. */
+  off(): void;
+  /** Closes descriptors; everything pinned stays. */
+  close(): void;
+}

@@ -1,0 +1,65 @@
+/**
+ * The desired state's keeper. Implementations: an SQLite file (one host), Redis (many hosts), memory (simulation).
+ * Values are JSON. One monotone revision an incarnation: an entry's revision is that of its last write, and is also the
+ * id of that write in the change log. All calls fail with `store.unavailable` when the store cannot be reached.
+ */
+export interface Entry<T = unknown> {
+  readonly key: string;
+  readonly value: T;
+  readonly revision: number;
+}
+
+export type Op =
+  /** `expect`: absent = whatever is there, 0 = must not exist, n = must be at that revision. */
+  | { readonly op: 'put'; readonly key: string; readonly value: unknown; readonly expect?: number }
+  | { readonly op: 'delete'; readonly key: string; readonly expect?: number }
+  | { readonly op: 'check'; readonly key: string; readonly expect: number };
+
+export interface TransactOptions {
+  /** Streams that the change is announced on: `cluster`, `network/ID`, `node/NAME`. Default: `cluster`. */
+  readonly topics?: readonly string[];
+  /** Fencing: the write fails with `store.fenced` unless this session is alive. */
+  readonly session?: Session;
+  /** Who asked, for the change log: `uid:0 pid:4242`. */
+  readonly actor?: string;
+}
+
+export interface Change {
+  readonly revision: number;
+  /** One entry a touched key, in the order of the operations; a deleted key has `value: null`. */
+  readonly entries: readonly { readonly key: string; readonly value: unknown | null; readonly revision: number }[];
+  readonly actor?: string;
+}
+
+export type WatchEvent =
+  | { readonly type: 'change'; readonly change: Change }
+  | { readonly type: 'relist'; readonly revision: number };
+
+export interface Session {
+  readonly name: string;
+  /** Greater than that of any earlier session of the same name. */
+  readonly epoch: number;
+  /** False once it has ended; a store that cannot be reached leaves it as it was. */
+  readonly alive: boolean;
+  /** Prolongs it by its ttl; rejects with `store.fenced` when it has ended or another took the name. */
+  renew(): Promise<void>;
+  end(): Promise<void>;
+}
+
+export interface Store {
+  /** Changes when the store was emptied or replaced; qualifies revisions and epochs. */
+  readonly incarnation: string;
+  get<T = unknown>(key: string): Promise<Entry<T> | null>;
+  /** Entries whose key starts with `prefix`, by key, and the revision at which that is true. */
+  list<T = unknown>(prefix: string): Promise<{ readonly items: readonly Entry<T>[]; readonly revision: number }>;
+  /** All or nothing. Rejects with `store.conflict` (details: `key`, `expected`, `actual`) when an expectation fails. Resolves to the new revision; an empty list or checks alone write nothing and resolve to the present one. */
+  transact(ops: readonly Op[], options?: TransactOptions): Promise<number>;
+  /**
+   * Changes after `from` on the topic, in order, none lost, until the signal aborts (then it ends without an error).
+   * When the log was trimmed past `from`, the first event is `relist`, and changes follow from its revision.
+   */
+  watch(topic: string, from: number, signal: AbortSignal): AsyncIterable<WatchEvent>;
+  /** Begins a session that ends `ttlMs` after its last renewal. Rejects with `store.conflict` while another holds the name. */
+  session(name: string, ttlMs: number): Promise<Session>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,80 @@
+/**
+ * Coded errors. Every failure that leaves a module is a `SluiceError`: a stable `code` (`area.what`), a sentence
+ * that says what was tried on what and what the kernel or peer answered, and details for programs.
+ * The table below is the whole list; docs/generated/errors.md is made from it and a test fails on a stray code.
+ */
+export const ERROR_CODES = {
+  'request.invalid': [400, 'The request does not fit the schema, or a value in it makes no sense.'],
+  'request.toolarge': [413, 'The request body is larger than one MiB.'],
+  'request.precondition': [
+    412,
+    'The object was created or changed by somebody else since the revision that was named.',
+  ],
+  'auth.denied': [403, 'The caller may not do this.'],
+  'object.notfound': [404, 'No object of that kind has that name or id.'],
+  'object.exists': [409, 'An object of that kind with that name exists and differs from what was asked.'],
+  'object.inuse': [409, 'The object is used by others, which are named.'],
+  'object.removing': [409, 'The object is being removed.'],
+  'object.ambiguous': [409, 'An abbreviated id fits several objects, which are named.'],
+  'network.overlap': [409, 'The subnet overlaps another network or a route of the host, which is named.'],
+  'network.builtin': [409, 'The networks bridge, host and none cannot be changed or removed.'],
+  'address.exhausted': [409, 'The pool has no free address left.'],
+  'address.inuse': [409, 'The address is leased to another endpoint, which is named.'],
+  'address.outside': [400, 'The address is not in any subnet of the network.'],
+  'pool.exhausted': [409, 'No automatic pool is left that overlaps neither a network nor a route of the host.'],
+  'driver.unknown': [400, 'No driver of that name is loaded.'],
+  'driver.failed': [502, 'A network or IPAM driver failed; its own message is included.'],
+  'driver.timeout': [504, 'A driver did not answer within its time limit.'],
+  'driver.open': [503, 'A driver failed repeatedly and is not called for a while (open circuit).'],
+  'service.backend': [400, 'A backend names no sandbox and no address that the service could reach.'],
+  'store.conflict': [409, 'A record changed between reading and writing; the operation may be tried again.'],
+  'store.unavailable': [503, 'The store cannot be reached or refuses writes; what runs goes on.'],
+  'store.full': [507, 'The disk that holds the store is full; what runs goes on.'],
+  'store.damaged': [500, 'The store file is damaged.'],
+  'store.newer': [500, 'The store was written by a newer version of Sluice.'],
+  'store.locked': [500, 'Another daemon holds the state directory.'],
+  'store.fenced': [409, 'The session that guards this write has ended.'],
+  'wait.timeout': [504, 'The change is stored but was not programmed within the time limit; the objects are named.'],
+  'kernel.missing': [500, 'The kernel lacks a feature that this needs; it is named.'],
+  'kernel.denied': [500, 'The kernel refused for lack of a capability.'],
+  'kernel.failed': [500, 'A kernel operation failed; its own message is included.'],
+  'kernel.exists': [409, 'The kernel object exists already.'],
+  'kernel.notfound': [404, 'The kernel object does not exist.'],
+  'config.invalid': [400, 'A setting is unknown or has a wrong value.'],
+  'daemon.unreachable': [503, 'The daemon does not answer on its socket.'],
+  internal: [500, 'A defect in Sluice; the log has the details.'],
+} as const satisfies Record<string, readonly [status: number, meaning: string]>;
+
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+export class SluiceError extends Error {
+  readonly code: ErrorCode;
+  readonly details: Readonly<Record<string, unknown>>;
+
+  constructor(code: ErrorCode, message: string, details: Record<string, unknown> = {}, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = 'SluiceError';
+    this.code = code;
+    this.details = details;
+  }
+
+  /** HTTP status of the code. */
+  get status(): number {
+    return ERROR_CODES[this.code][0];
+  }
+
+  toJSON(): { code: ErrorCode; message: string; details: Readonly<Record<string, unknown>> } {
+    return { code: this.code, message: this.message, details: this.details };
+  }
+}
+
+/** True for a `SluiceError`, with one of `codes` when any are given. */
+export function isSluiceError(error: unknown, ...codes: ErrorCode[]): error is SluiceError {
+  return error instanceof SluiceError && (codes.length === 0 || codes.includes(error.code));
+}
+
+/** Any thrown value as a `SluiceError`; what is not one becomes `internal` with the original as its cause. */
+export function toSluiceError(error: unknown): SluiceError {
+  if (error instanceof SluiceError) return error;
+  return new SluiceError('internal', error instanceof Error ? error.message : String(error), {}, error);
+}

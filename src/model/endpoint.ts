@@ -1,0 +1,30 @@
+import type { Obj } from './object.ts';
+
+export interface EndpointSpec {
+  /** Network id. */
+  readonly network: string;
+  /** Sandbox id. */
+  readonly sandbox: string;
+  /** Address with prefix length, `10.20.0.2/24`; at most one of each family. */
+  readonly addresses: readonly string[];
+  /** Lower-case, colons. */
+  readonly mac: string;
+  /** Name of the interface inside the sandbox; absent: the first free `ethN`. */
+  readonly ifname?: string;
+  /** Further DNS names on this network. */
+  readonly aliases: readonly string[];
+  /** CIDRs that this endpoint may also send from (`--allow-address`). */
+  readonly allow: readonly string[];
+  /** The endpoint with the highest value gives the sandbox its default route. */
+  readonly gwPriority: number;
+}
+
+export type Endpoint = Obj<'endpoint', EndpointSpec>;
+
+/** `Status.detail` of an endpoint that is ready. */
+export interface EndpointDetail {
+  readonly hostIfname?: string;
+  readonly hostIfindex?: number;
+  readonly ifname?: string;
+  readonly mtu?: number;
+}

@@ -1,0 +1,53 @@
+/** The envelope every stored object wears, and the status record that one writer owns beside it. */
+
+export const KINDS = ['network', 'sandbox', 'endpoint', 'service', 'container', 'node'] as const;
+export type Kind = (typeof KINDS)[number];
+
+export interface Obj<K extends Kind = Kind, S = unknown> {
+  readonly kind: K;
+  /** 64 lower-case hex digits. */
+  readonly id: string;
+  /** Unique among its kind: on the owner for node-bound objects, in the cluster for others. */
+  readonly name: string;
+  /** The store revision of this object's last write; 0 before the first. */
+  readonly revision: number;
+  /** Version of the spec's layout. A reader keeps what it does not know untouched. */
+  readonly schema: number;
+  /** The node that owns it, null for what concerns the whole cluster. */
+  readonly owner: string | null;
+  readonly labels: Readonly<Record<string, string>>;
+  /** ISO 8601. */
+  readonly createdAt: string;
+  /** Set when removal has begun: dependants may no longer be added, controllers take it apart. */
+  readonly removing?: boolean;
+  readonly spec: S;
+}
+
+export type State = 'pending' | 'ready' | 'error' | 'removing';
+
+export interface Condition {
+  /** CamelCase noun: `ForwardBlocked`, `Repaired`, `LinkFailed` … listed in docs/generated/conditions.md. */
+  readonly type: string;
+  readonly active: boolean;
+  /** One sentence for a person, with the fix where there is one. */
+  readonly message: string;
+  /** ISO 8601 of the last change of `active`. */
+  readonly since: string;
+  /** How often it has become active. */
+  readonly count: number;
+}
+
+/** Written only by the node named in it, keyed by (kind, id, node). */
+export interface Status {
+  readonly kind: Kind;
+  readonly id: string;
+  readonly node: string;
+  readonly state: State;
+  /** The object revision that `state` speaks of. */
+  readonly observed: number;
+  readonly conditions: readonly Condition[];
+  /** Code and message of the last failure while `state` is `error`, and when it is tried again (ISO 8601). */
+  readonly error?: { readonly code: string; readonly message: string; readonly retryAt?: string };
+  /** What the drivers and the data plane report: interface names, ifindex, counters … Kind-specific, documented in each kind's file. */
+  readonly detail: Readonly<Record<string, unknown>>;
+}

@@ -1,0 +1,74 @@
+/** What callers PUT, by name; src/model/schema.ts validates it (kept apart so that the CLI does not load zod). */
+import type { Obj, Status } from './object.ts';
+import type { Protocol } from './service.ts';
+
+export interface NetworkRequest {
+  /** Default `bridge`. */
+  readonly driver?: string;
+  readonly ipam?: string;
+  /** Absent or without cidr: automatic, one for each family asked for. */
+  readonly subnets?: readonly {
+    readonly cidr?: string;
+    readonly gateway?: string;
+    readonly range?: string;
+    readonly aux?: Readonly<Record<string, string>>;
+  }[];
+  /** Default true. */
+  readonly ipv4?: boolean;
+  /** Default: true when an IPv6 subnet is given. */
+  readonly ipv6?: boolean;
+  readonly internal?: boolean;
+  readonly mtu?: number;
+  readonly options?: Readonly<Record<string, string>>;
+  readonly labels?: Readonly<Record<string, string>>;
+}
+
+/** One network of a sandbox. */
+export interface AttachmentRequest {
+  /** Name or id. */
+  readonly network: string;
+  readonly ip?: string;
+  readonly ip6?: string;
+  readonly mac?: string;
+  readonly aliases?: readonly string[];
+  readonly allow?: readonly string[];
+  readonly ifname?: string;
+  readonly gwPriority?: number;
+}
+
+export interface SandboxRequest {
+  /** Absent: `bridge` (own namespaces); none for `attach`. */
+  readonly networks?: readonly AttachmentRequest[];
+  /** Path of a namespace that somebody else made. */
+  readonly attach?: string;
+  readonly hostname?: string;
+  readonly sysctls?: Readonly<Record<string, string>>;
+  readonly dns?: {
+    readonly servers?: readonly string[];
+    readonly search?: readonly string[];
+    readonly options?: readonly string[];
+  };
+  readonly labels?: Readonly<Record<string, string>>;
+}
+
+export type BackendRequest =
+  | { readonly sandbox: string; readonly port?: number }
+  | { readonly address: string; readonly port?: number };
+
+export interface ServiceRequest {
+  readonly network: string;
+  /** VIPs, at most one of each family; absent: automatic. */
+  readonly ips?: readonly string[];
+  readonly ports?: readonly {
+    readonly name?: string;
+    readonly port: number;
+    readonly target?: number;
+    readonly protocol?: Protocol;
+  }[];
+  readonly backends?: readonly BackendRequest[];
+  readonly aliases?: readonly string[];
+  readonly labels?: Readonly<Record<string, string>>;
+}
+
+/** What the API answers: the object with its status on this node (null before a controller has seen it). */
+export type View<O extends Obj = Obj> = O & { readonly status: Status | null };
