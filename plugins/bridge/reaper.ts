@@ -12,10 +12,16 @@ const GATHER_MS = 5;
 /** Links in one request: about 60 ms of blocked event loop. */
 const BATCH_MAX = 32;
 
+interface Removal {
+  readonly links: readonly number[];
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
 export class Reaper {
   readonly #netlink: Netlink;
   readonly #clock: Clock;
-  #waiting: { links: readonly number[]; resolve: () => void; reject: (error: unknown) => void }[] = [];
+  readonly #waiting: Removal[] = [];
   #timer: Timer | undefined;
 
   constructor(netlink: Netlink, clock: Clock) {
@@ -34,7 +40,7 @@ export class Reaper {
 
   #flush(): void {
     this.#timer = undefined;
-    const batch: typeof this.#waiting = [];
+    const batch: Removal[] = [];
     let size = 0;
     while (this.#waiting[0] && (size === 0 || size + this.#waiting[0].links.length <= BATCH_MAX)) {
       const next = this.#waiting.shift()!;

@@ -53,6 +53,7 @@ export function create({ kernel, instance }: DriverHost): NetworkDriver {
       return {
         ifprefix: 'eth',
         gateways,
+        pointToPoint: true,
         // Neighbours of the subnet are reached through the host, too.
         routes: network.subnets.flatMap(({ cidr, gateway }) => (gateway ? [{ destination: cidr, gateway }] : [])),
         neighbours: network.subnets.flatMap(({ gateway }) => (gateway ? [{ ip: gateway, mac: GATEWAY_MAC }] : [])),

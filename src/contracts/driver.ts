@@ -56,6 +56,8 @@ export interface JoinResult {
   readonly routes: readonly { readonly destination: string; readonly gateway?: string }[];
   /** Neighbours to programme permanently in the sandbox. */
   readonly neighbours: readonly { readonly ip: string; readonly mac: string }[];
+  /** Addresses are set as host addresses (/32, /128) and gateways are on the link: nothing else is. */
+  readonly pointToPoint?: boolean;
   /** The sandbox shares the host's own namespace (host driver). */
   readonly hostNamespace?: boolean;
 }
