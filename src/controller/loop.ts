@@ -31,6 +31,7 @@ export class Loop {
   readonly #working = new Set<string>();
   readonly #again = new Set<string>();
   readonly #failures = new Map<string, { count: number; timer: Timer }>();
+  readonly #waiting = new Map<string, (() => void)[]>();
   #idle: (() => void)[] = [];
   #stopped = false;
 
@@ -47,6 +48,17 @@ export class Loop {
     this.#pump();
   }
 
+  /** Looks at the key now; resolves when that look has ended, well or not. */
+  settle(key: string): Promise<void> {
+    if (this.#stopped) return Promise.resolve();
+    return new Promise((resolve) => {
+      const waiting = this.#waiting.get(key);
+      if (waiting) waiting.push(resolve);
+      else this.#waiting.set(key, [resolve]);
+      this.trigger(key);
+    });
+  }
+
   /** True while `key` waits after a failure. */
   failing(key: string): boolean {
     return this.#failures.has(key);
@@ -58,6 +70,8 @@ export class Loop {
     this.#failures.delete(key);
     this.#queue.delete(key);
     this.#again.delete(key);
+    for (const resolve of this.#waiting.get(key) ?? []) resolve();
+    this.#waiting.delete(key);
   }
 
   /** Resolves when nothing is queued or in work; keys that wait for a retry do not count. */
@@ -69,6 +83,8 @@ export class Loop {
   /** No further key is begun; resolves when those in work have ended. */
   async stop(): Promise<void> {
     this.#stopped = true;
+    for (const resolve of [...this.#waiting.values()].flat()) resolve();
+    this.#waiting.clear();
     this.#queue.clear();
     this.#again.clear();
     for (const { timer } of this.#failures.values()) timer.cancel();
@@ -87,6 +103,8 @@ export class Loop {
   async #run(key: string): Promise<void> {
     const { name, clock, reconcile, onError } = this.#options;
     const start = clock.monotonic();
+    const waiting = this.#waiting.get(key) ?? [];
+    this.#waiting.delete(key);
     try {
       // Off the caller's stack: a trigger never runs a reconciliation inside itself.
       await Promise.resolve();
@@ -103,6 +121,7 @@ export class Loop {
     } finally {
       reconcileSeconds.observe({ kind: name }, (clock.monotonic() - start) / 1000);
       this.#working.delete(key);
+      for (const resolve of waiting) resolve();
       if (this.#again.delete(key)) this.#queue.add(key);
       this.#pump();
       if (this.#queue.size + this.#working.size === 0) for (const resolve of this.#idle.splice(0)) resolve();
