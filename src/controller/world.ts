@@ -87,7 +87,7 @@ export class World {
   /** Lists once (rejects when that fails), then follows in the background until `stop`. */
   async start(): Promise<void> {
     await this.#list();
-    for (const topic of [clusterTopic, nodeTopic(this.#node)]) void this.#follow(topic);
+    void this.#follow([clusterTopic, nodeTopic(this.#node)]);
   }
 
   stop(): void {
@@ -118,17 +118,17 @@ export class World {
     this.#revision = oldest;
   }
 
-  async #follow(topic: string): Promise<void> {
+  async #follow(topics: readonly string[]): Promise<void> {
     const { signal } = this.#stop;
     let from = this.#revision;
     while (!signal.aborted) {
       try {
-        for await (const event of this.#store.watch(topic, from, signal)) {
+        for await (const event of this.#store.watch(topics, from, signal)) {
           from = event.type === 'relist' ? event.revision : event.change.revision;
           await this.#take(event);
         }
       } catch (error) {
-        this.#logger.warn({ topic, err: toSluiceError(error) }, 'watch broke, beginning anew');
+        this.#logger.warn({ topics, err: toSluiceError(error) }, 'watch broke, beginning anew');
         await this.#clock.sleep(REWATCH_MS, signal).catch(() => undefined);
       }
     }
