@@ -20,7 +20,7 @@ import type { Store } from './contracts/store.ts';
 import { guardDriver } from './controller/circuit.ts';
 import type { Context } from './controller/context.ts';
 import { Controllers } from './controller/controllers.ts';
-import { liveStatuses } from './controller/live.ts';
+import { collectCounters, liveStatuses } from './controller/live.ts';
 import { Tracker } from './controller/tracker.ts';
 import { World } from './controller/world.ts';
 import { createDesired } from './desired/desired.ts';
@@ -133,6 +133,7 @@ async function main(): Promise<void> {
   const ending = new AbortController();
   const startedAt = new Date(clock.now()).toISOString();
   const scrape = new Scrape({ registry, clock, logger });
+  scrape.add('dataplane', () => collectCounters(world, tracker, dataplane));
   const app = createApi({
     desired: { ...desired, statuses: liveStatuses(desired.statuses, dataplane) },
     store,
