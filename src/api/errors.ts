@@ -1,6 +1,6 @@
 /** Every answer that is not a success: `{code, message, details}`, whatever went wrong and wherever. */
 import { z } from '@hono/zod-openapi';
-import type { ErrorHandler, NotFoundHandler } from 'hono';
+import type { Context, ErrorHandler, NotFoundHandler } from 'hono';
 import { HTTPException } from 'hono/http-exception';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import { ERROR_CODES, type ErrorCode, SluiceError, toSluiceError } from '../errors.ts';
@@ -85,10 +85,18 @@ function problemsOf(error: z.ZodError, target: string): { path: string; message:
   return error.issues.map((issue) => ({ path: [where, ...issue.path].join('.'), message: issue.message }));
 }
 
+type Checked = { readonly target: string } & (
+  | { readonly success: true }
+  | { readonly success: false; readonly error: z.ZodError }
+);
+
 /** Default hook of every route: a value that does not fit its schema. */
-export function refuseInvalid(
-  result: { readonly target: string } & ({ readonly success: true } | { readonly success: false; error: z.ZodError }),
-): void {
+export function refuseInvalid(result: Checked, c: Context): void {
+  // An absent body would count as {}, and a PUT of {} takes away what an object had.
+  if (result.target === 'json' && c.req.header('content-type') === undefined) {
+    const problems = [{ path: 'body', message: 'missing' }];
+    throw new SluiceError('request.invalid', 'invalid request: body: missing', { problems });
+  }
   if (result.success) return;
   const problems = problemsOf(result.error, result.target);
   const words = problems.slice(0, 5).map((problem) => `${problem.path}: ${problem.message}`);

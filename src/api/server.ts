@@ -75,7 +75,7 @@ function limitTime(clock: Clock, limitMs: number): MiddlewareHandler {
 }
 
 function newApp(logger: Logger): ApiApp {
-  const app = new OpenAPIHono<ApiEnv>({ defaultHook: (result) => refuseInvalid(result) });
+  const app = new OpenAPIHono<ApiEnv>({ defaultHook: refuseInvalid });
   app.onError(errorHandler(logger));
   return app;
 }

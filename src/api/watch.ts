@@ -61,14 +61,17 @@ const watchRoute = createRoute({
 /** What of a change is for callers: objects and statuses of the kinds asked for; names, leases and numbers are inner matters. */
 export function visibleChanges(change: Change, wanted: ReadonlySet<Kind>): ObjectChange[] {
   const changes: ObjectChange[] = [];
-  for (const { key, value } of change.entries) {
+  for (const { key, value, revision } of change.entries) {
     const [first, second, third, ...rest] = key.split('/');
     const isStatus = first === 'status';
     const kind = (isStatus ? second : first) as Kind;
     const id = isStatus ? third : second;
     if (!id || !wanted.has(kind)) continue;
     if (isStatus) changes.push({ kind, id, node: rest.join('/'), status: value as Status | null });
-    else if (third === undefined) changes.push({ kind, id, object: value as Obj | null });
+    else if (third === undefined) {
+      // A record cannot hold the revision of its own write; the entry does.
+      changes.push({ kind, id, object: value === null ? null : { ...(value as Obj), revision } });
+    }
   }
   return changes;
 }
