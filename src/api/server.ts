@@ -48,14 +48,14 @@ function actorFinder(peer: ApiOptions['peer']): Api['actor'] {
 }
 
 /** Duration by method, route pattern and status; a debug line for reads, an info line with the actor for writes. */
-function observe(logger: Logger, actor: Api['actor']): MiddlewareHandler {
+function observe(clock: Clock, logger: Logger, actor: Api['actor']): MiddlewareHandler {
   return async (c, next) => {
-    const start = performance.now();
+    const start = clock.monotonic();
     await next();
-    const seconds = (performance.now() - start) / 1000;
+    const seconds = (clock.monotonic() - start) / 1000;
     const route = routePath(c, -1);
     apiRequests.observe(
-      { method: c.req.method, route: route === '*' ? 'unknown' : route, status: c.res.status },
+      { method: c.req.method, route: route.endsWith('*') ? 'unknown' : route, status: c.res.status },
       seconds,
     );
     const reads = c.req.method === 'GET' || c.req.method === 'HEAD';
@@ -89,7 +89,7 @@ export function createApi(options: ApiOptions): ApiApp {
   options.metrics.add('objects', () => collectObjects(store, node));
 
   const app = newApp(logger);
-  app.use(observe(logger, api.actor), limitTime(clock, timeLimitMs));
+  app.use(observe(clock, logger, api.actor), limitTime(clock, timeLimitMs));
   app.use(
     bodyLimit({
       maxSize: BODY_BYTES_MAX,
@@ -175,7 +175,8 @@ function httpServer(app: ApiApp, options: ListenOptions): Server {
   server.on('clientError', refuseConnection);
   server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {
     const coded = new SluiceError('request.invalid', 'the header Expect may only ask for 100-continue');
-    response.writeHead(coded.status, { 'content-type': 'application/json' }).end(JSON.stringify(coded));
+    const body = JSON.stringify(coded);
+    response.writeHead(coded.status, { 'content-type': 'application/json', 'content-length': body.length }).end(body);
   });
   return server;
 }
@@ -201,11 +202,13 @@ async function closing(server: Server, options: ListenOptions): Promise<void> {
   timer.cancel();
 }
 
+const absent = (error: NodeJS.ErrnoException): null => {
+  if (error.code === 'ENOENT') return null;
+  throw error;
+};
+
 async function probeSocket(path: string): Promise<'absent' | 'stale' | 'alive'> {
-  const stat = await lstat(path).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return null;
-    throw error;
-  });
+  const stat = await lstat(path).catch(absent);
   if (stat === null) return 'absent';
   if (!stat.isSocket()) throw new SluiceError('config.invalid', `${path} exists and is not a socket`, { socket: path });
   const { promise, resolve } = Promise.withResolvers<'stale' | 'alive'>();
@@ -221,35 +224,41 @@ async function groupId(name: string): Promise<number | null> {
   return line ? Number(line.split(':')[2]) : null;
 }
 
-/**
- * Serves the app on a unix socket, root:GROUP 0660, or 0600 without such a group. The socket is made under another name
- * and moved into place with its rights set, so it replaces that of a dead daemon and nobody ever sees it half open.
- * Fails with `daemon.running` when somebody answers there, `config.invalid` when the path cannot be used.
- */
-export async function serve(app: ApiApp, options: ServeOptions): Promise<Listener> {
-  const { socket: path, group, logger } = options;
+/** Binds beside the path, sets the rights, moves it into place; returns the inode that is now ours. */
+async function bindSocket(server: Server, { socket: path, group, logger }: ServeOptions): Promise<number> {
   await mkdir(dirname(path), { recursive: true });
   if ((await probeSocket(path)) === 'alive') {
     throw new SluiceError('daemon.running', `another daemon listens on ${path}`, { socket: path });
   }
   const fresh = `${path}.new`;
-  await unlink(fresh).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'ENOENT') throw error;
-  });
-  const server = httpServer(app, options);
+  await unlink(fresh).catch(absent);
   await listening(server, { path: fresh });
   const gid = group === undefined ? null : await groupId(group);
   if (gid !== null) await chown(fresh, process.getuid?.() ?? 0, gid);
   else if (group !== undefined) logger.info({ group }, 'no such group: the socket is for root alone');
   await chmod(fresh, gid === null ? 0o600 : 0o660);
   await rename(fresh, path);
-  const { ino } = await lstat(path);
+  return (await lstat(path)).ino;
+}
+
+/**
+ * Serves the app on a unix socket, root:GROUP 0660, or 0600 without such a group. The socket is made under another name
+ * and moved into place with its rights set, so it replaces that of a dead daemon and nobody ever sees it half open.
+ * Fails with `daemon.running` when somebody answers there, `config.invalid` when the path cannot be used.
+ */
+export async function serve(app: ApiApp, options: ServeOptions): Promise<Listener> {
+  const { socket: path } = options;
+  const server = httpServer(app, options);
+  const ino = await bindSocket(server, options).catch((error: Error) => {
+    server.close();
+    if (error instanceof SluiceError) throw error;
+    throw new SluiceError('config.invalid', `cannot listen on ${path}: ${error.message}`, { socket: path }, error);
+  });
   return {
     address: `unix://${path}`,
     close: async () => {
       // Only our own: a successor may have put its socket there by now.
-      const now = await lstat(path).catch(() => null);
-      if (now?.ino === ino) await unlink(path);
+      if ((await lstat(path).catch(absent))?.ino === ino) await unlink(path).catch(absent);
       await closing(server, options);
     },
   };
@@ -258,7 +267,9 @@ export async function serve(app: ApiApp, options: ServeOptions): Promise<Listene
 /** Serves an app (of /metrics alone) on ADDRESS:PORT, IPv6 in brackets. Fails with `config.invalid`. */
 export async function serveTcp(app: ApiApp, listen: string, options: ListenOptions): Promise<Listener> {
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:]+)):(\d{1,5})$/.exec(listen);
-  if (!match) throw new SluiceError('config.invalid', `${listen} is not ADDRESS:PORT`, { listen });
+  if (!match || Number(match[3]) > 65535) {
+    throw new SluiceError('config.invalid', `${listen} is not ADDRESS:PORT`, { listen });
+  }
   const server = httpServer(app, options);
   await listening(server, { host: match[1] ?? match[2]!, port: Number(match[3]) });
   const bound = server.address() as { readonly port: number };

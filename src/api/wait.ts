@@ -231,8 +231,9 @@ export class Waits {
       } catch (error) {
         if (signal.aborted) break;
         logger.warn({ err: error, retryMs }, 'the watch that serves waiting requests failed and starts over');
-        // Rejects only when the daemon goes down, which the loop's condition sees.
-        await clock.sleep(retryMs, signal).catch(() => undefined);
+        await clock.sleep(retryMs, signal).catch((reason) => {
+          if (!signal.aborted) throw reason;
+        });
         retryMs = Math.min(retryMs * 2, RETRY_MS_MAX);
       }
     }

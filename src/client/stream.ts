@@ -83,8 +83,9 @@ export async function* follow(call: Caller, clock: Clock, options: WatchOptions)
       if (signal?.aborted) return;
       if (!connected || !passing(error)) throw error;
     }
-    // Rejects only when the caller's signal ends the watch, which the loop's condition sees.
-    await clock.sleep(retryMs, signal).catch(() => undefined);
+    await clock.sleep(retryMs, signal).catch((reason) => {
+      if (!signal?.aborted) throw reason;
+    });
     retryMs = Math.min(retryMs * 2, RETRY_MS_MAX);
   }
 }

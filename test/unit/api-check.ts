@@ -54,7 +54,7 @@ export function checker(app: ApiApp) {
     const isJson = response.headers.get('content-type')?.startsWith('application/json') ?? false;
     const text = await response.text();
     const answer = { status: response.status, body: isJson ? JSON.parse(text) : text, headers: response.headers };
-    const bare = new URL(path, 'http://localhost').pathname;
+    const bare = new URL(`http://localhost${path}`).pathname;
     // The literal path wins over one with a parameter, as in the router.
     const operation = operations
       .filter((known) => known.method === method && known.at.test(bare))

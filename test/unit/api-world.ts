@@ -230,13 +230,7 @@ export class World {
       } as unknown as O;
       return { object: await this.#write(present ? { ...present, spec } : fresh, undefined, actor), created: !present };
     });
-    this.#creating.set(
-      claim,
-      work.then(
-        () => undefined,
-        () => undefined,
-      ),
-    );
+    this.#creating.set(claim, Promise.allSettled([work]));
     return work;
   }
   #call(name: string, ...words: unknown[]): void {
