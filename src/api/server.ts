@@ -176,7 +176,9 @@ function httpServer(app: ApiApp, options: ListenOptions): Server {
   server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {
     const coded = new SluiceError('request.invalid', 'the header Expect may only ask for 100-continue');
     const body = JSON.stringify(coded);
-    response.writeHead(coded.status, { 'content-type': 'application/json', 'content-length': body.length }).end(body);
+    response
+      .writeHead(coded.status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) })
+      .end(body);
   });
   return server;
 }

@@ -23,7 +23,6 @@ import type {
 import type { Sandbox } from '../model/sandbox.ts';
 import type { Service } from '../model/service.ts';
 import { type Caller, createCaller } from './http.ts';
-import { follow } from './stream.ts';
 
 export interface ClientOptions {
   /** `unix:///path`, `/path`, or `http://host:port`. Default: SLUICE_HOST, else the socket of a daemon with default settings. */
@@ -144,6 +143,9 @@ export function createClient(options: ClientOptions = {}): Client {
     status: () => call.json('GET', at('status')),
     metrics: () => call.text('GET', '/metrics'),
     openapi: () => call.json('GET', at('openapi.json')),
-    watch: (watchOptions = {}) => follow(call, clock, watchOptions),
+    async *watch(watchOptions = {}) {
+      const { follow } = await import('./stream.ts');
+      yield* follow(call, clock, watchOptions);
+    },
   };
 }

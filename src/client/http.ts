@@ -1,7 +1,7 @@
 /** One call on node:http, and how its failures become coded errors. */
-import type { IncomingMessage, RequestOptions } from 'node:http';
+import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http';
 import type { Clock } from '../clock.ts';
-import { ERROR_CODES, type ErrorCode, SluiceError } from '../errors.ts';
+import { ERROR_CODES, type ErrorCode, SluiceError, toSluiceError } from '../errors.ts';
 
 export interface CallOptions {
   readonly waitMs?: number;
@@ -42,7 +42,9 @@ function placeOf(host: string): Place {
   throw new SluiceError('config.invalid', message, { host });
 }
 
-function unreachable(host: string, error: NodeJS.ErrnoException): SluiceError {
+/** What failed below HTTP: the socket's own error (it has a code), or else a defect of ours. */
+function broken(host: string, error: NodeJS.ErrnoException): SluiceError {
+  if (!error.code) return toSluiceError(error);
   const fix =
     error.code === 'EACCES' || error.code === 'EPERM'
       ? 'be root or in the group of the socket (sluice)'
@@ -80,7 +82,7 @@ async function readBody(answer: IncomingMessage): Promise<string> {
 export function createCaller(where: string, timeoutMs: number, clock: Clock): Caller {
   const { host, connect } = placeOf(where);
 
-  function send(method: string, path: string, options: CallOptions): Promise<IncomingMessage> {
+  function send(method: string, path: string, options: CallOptions): ClientRequest {
     // Not `import`: an ES import of node:http evaluates its getters, among them all of undici, 30 ms that a CLI feels.
     const http = process.getBuiltinModule('node:http');
     const query = new URLSearchParams();
@@ -89,30 +91,23 @@ export function createCaller(where: string, timeoutMs: number, clock: Clock): Ca
     }
     if (options.waitMs) query.set('wait', `${Math.round(options.waitMs)}ms`);
     const body = options.body === undefined ? undefined : JSON.stringify(options.body);
-    const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+    const entity = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body ?? '') };
+    // With no name for TLS given, Node would compile its expression for IPv6 addresses to find one: 5 ms for nothing.
+    const place: RequestOptions & { readonly servername: string } = { ...connect, servername: '' };
     const request = http.request({
-      ...connect,
-      // A connection each: a pooled one may have died with the daemon, and a call sent on it cannot be told from one that was served.
+      ...place,
+      // A connection each: a pooled one may have died with the daemon, and a call lost on it cannot be told from one served.
       agent: false,
       method,
       path: query.size > 0 ? `${path}?${query}` : path,
-      headers: {
-        host: 'sluice',
-        accept: 'application/json, text/plain, text/event-stream',
-        ...(body === undefined
-          ? {}
-          : { 'content-type': 'application/json', 'content-length': String(Buffer.byteLength(body)) }),
-        ...options.headers,
-      },
+      headers: { host: 'sluice', ...(body === undefined ? {} : entity), ...options.headers },
       signal: options.signal,
     });
-    request.once('response', resolve);
-    request.on('error', reject);
     request.end(body);
-    return promise;
+    return request;
   }
 
-  /** `use` the answer within the limit; everything that fails below HTTP is `daemon.unreachable`. */
+  /** `use` the answer within the limit; a socket that fails is `daemon.unreachable`. */
   async function within<T>(
     method: string,
     path: string,
@@ -120,17 +115,21 @@ export function createCaller(where: string, timeoutMs: number, clock: Clock): Ca
     use: (answer: IncomingMessage) => Promise<T>,
   ): Promise<T> {
     const limitMs = timeoutMs + (options.waitMs ?? 0);
-    const limit = new AbortController();
-    const timer = clock.after(limitMs, () => limit.abort());
-    const signal = options.signal ? AbortSignal.any([options.signal, limit.signal]) : limit.signal;
+    let late = false;
+    const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+    const request = send(method, path, options).on('response', resolve).on('error', reject);
+    const timer = clock.after(limitMs, () => {
+      late = true;
+      request.destroy();
+    });
     try {
-      const answer = await send(method, path, { ...options, signal });
+      const answer = await promise;
       const status = answer.statusCode ?? 0;
       if (status < 200 || status >= 300) throw errorOf(status, await readBody(answer));
       return await use(answer);
     } catch (error) {
       if (error instanceof SluiceError || options.signal?.aborted) throw error;
-      if (!limit.signal.aborted) throw unreachable(host, error as NodeJS.ErrnoException);
+      if (!late) throw broken(host, error as NodeJS.ErrnoException);
       const message = `the daemon at ${host} did not answer ${method} ${path} within ${limitMs / 1000} s`;
       throw new SluiceError('daemon.unreachable', message, { host, limitMs }, error);
     } finally {
