@@ -97,6 +97,8 @@ export interface LinkChange {
   /** ifindex, 0 releases it. */
   readonly master?: number;
   readonly alias?: string;
+  /** IFLA_GROUP */
+  readonly group?: number;
   readonly netnsFd?: number;
   readonly port?: {
     readonly learning?: boolean;
