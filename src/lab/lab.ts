@@ -9,6 +9,7 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { type Client, createClient } from '../client/client.ts';
 import { SluiceError } from '../errors.ts';
 import { type Daemon, type DaemonOptions, nodeBinary, projectRoot, startDaemon } from './daemon.ts';
 import { claimLab, labCgroup, labFolder, labTraces, namespaceName, namespacePath, removeLab } from './owner.ts';
@@ -45,6 +46,8 @@ export interface LabHost extends Station {
   readonly bpffs: string;
   readonly cgroupRoot: string;
   readonly socket: string;
+  /** The API of whatever daemon runs here. */
+  readonly client: Client;
   readonly daemon: {
     /** The daemon that runs, or null. */
     readonly current: Daemon | null;
@@ -212,6 +215,7 @@ function host(at: Station, id: string, cgroupRoot: string): LabHost {
     ...base,
     bpffs,
     socket,
+    client: createClient({ socket }),
     daemon: {
       get current() {
         return current;
