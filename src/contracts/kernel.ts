@@ -293,4 +293,6 @@ export interface Kernel extends Disposable {
   ): Monitor;
   /** Path of a bpffs, mounted if there is none. */
   ensureBpffs(path: string): void;
+  /** Who is at the other end of a connected unix socket (SO_PEERCRED). */
+  peer(fd: number): { readonly uid: number; readonly pid: number } | null;
 }
