@@ -53,19 +53,27 @@ function broken(host: string, error: NodeJS.ErrnoException): SluiceError {
   return new SluiceError('daemon.unreachable', message, { host, reason: error.code ?? error.message }, error);
 }
 
-/** An error answer as the daemon meant it; a code that only a newer daemon knows is kept in the details. */
-function errorOf(status: number, body: string): SluiceError {
+/** The value, or undefined for what is no JSON. */
+function parseJson(text: string): unknown {
   try {
-    const { code, message, details } = JSON.parse(body) as { code: string; message: string; details?: object };
-    if (typeof code === 'string' && typeof message === 'string') {
-      if (Object.hasOwn(ERROR_CODES, code)) return new SluiceError(code as ErrorCode, message, { ...details });
-      return new SluiceError('internal', message, { ...details, code });
-    }
+    return JSON.parse(text);
   } catch {
-    // Not ours: told below with what was answered.
+    return undefined;
   }
+}
+
+function stranger(status: number, body: string): SluiceError {
   const message = `what answers is not a Sluice daemon: HTTP ${status} ${body.slice(0, 200)}`;
   return new SluiceError('daemon.unreachable', message, { status });
+}
+
+/** An error answer as the daemon meant it; a code that only a newer daemon knows is kept in the details. */
+function errorOf(status: number, body: string): SluiceError {
+  const said = parseJson(body) as { code?: unknown; message?: unknown; details?: object } | null | undefined;
+  if (typeof said?.code !== 'string' || typeof said.message !== 'string') return stranger(status, body);
+  const known = Object.hasOwn(ERROR_CODES, said.code);
+  const details = known ? { ...said.details } : { ...said.details, code: said.code };
+  return new SluiceError(known ? (said.code as ErrorCode) : 'internal', said.message, details);
 }
 
 async function readBody(answer: IncomingMessage): Promise<string> {
@@ -142,11 +150,9 @@ export function createCaller(where: string, timeoutMs: number, clock: Clock): Ca
     json: (method, path, options = {}) =>
       within(method, path, options, async (answer) => {
         const body = await readBody(answer);
-        try {
-          return JSON.parse(body);
-        } catch {
-          throw errorOf(answer.statusCode ?? 0, body);
-        }
+        const value = parseJson(body);
+        if (value === undefined) throw stranger(answer.statusCode ?? 0, body);
+        return value as never;
       }),
     text: (method, path, options = {}) => within(method, path, options, readBody),
     open: (method, path, options = {}) => within(method, path, options, async (answer) => answer),

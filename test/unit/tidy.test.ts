@@ -1,9 +1,9 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { errorReference } from '../../docs/generate.ts';
 import { ERROR_CODES } from '../../src/errors.ts';
 import { projectRoot } from '../../src/lab/daemon.ts';
-import { errorReference } from '../reference.ts';
 import { areaOf, codeOf, importsOf, importViolations, shapeViolations, sourceViolations, violations } from '../tidy.ts';
 
 const CODES = Object.keys(ERROR_CODES);
