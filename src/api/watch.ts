@@ -149,10 +149,18 @@ function eventStream({ api, events, wanted, from, relist, stop }: StreamOptions)
     }
   };
 
+  const send = (controller: ReadableStreamDefaultController<Uint8Array>, bytes: Uint8Array): void => {
+    controller.enqueue(bytes);
+    stall = clock.after(STALL_MS_MAX, () => {
+      stop.abort();
+      controller.error(new SluiceError('request.slow', `a watcher took nothing for ${STALL_MS_MAX} ms`));
+    });
+  };
+
   return new ReadableStream<Uint8Array>(
     {
       start(controller) {
-        controller.enqueue(relist ? frame({ type: 'relist', revision: from }) : heartbeat(from));
+        send(controller, relist ? frame({ type: 'relist', revision: from }) : heartbeat(from));
       },
       async pull(controller) {
         stall?.cancel();
@@ -163,12 +171,7 @@ function eventStream({ api, events, wanted, from, relist, stop }: StreamOptions)
             controller.close();
             return;
           }
-          controller.enqueue(bytes);
-          stall = clock.after(STALL_MS_MAX, () => {
-            const error = new SluiceError('request.slow', `a watcher took nothing for ${STALL_MS_MAX} ms`);
-            stop.abort();
-            controller.error(error);
-          });
+          send(controller, bytes);
         } catch (error) {
           // The reader sees the stream end and comes back; then it is told the cause as an answer.
           logger.warn({ err: error }, 'a watch of the store failed');
@@ -215,11 +218,13 @@ export function watch(app: ApiApp, api: Api): void {
   };
 
   app.openapi(watchRoute, async (c) => {
-    const stream = await open(c, c.req.valid('query'));
-    return c.body(stream, 200, {
+    const headers = {
       'content-type': 'text/event-stream',
       'cache-control': 'no-store',
       'sluice-incarnation': store.incarnation,
-    });
+    };
+    // Nobody would read, or end, the stream of a HEAD.
+    if (c.req.method === 'HEAD') return c.body('', 200, headers);
+    return c.body(await open(c, c.req.valid('query')), 200, headers);
   });
 }

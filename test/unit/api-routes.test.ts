@@ -136,7 +136,7 @@ describe('system', () => {
     expect(versionAnswer.parse((await call('GET', '/v1/version')).body)).toMatchObject({ version: '1.2.3', api: 'v1' });
     const status = statusAnswer.parse((await call('GET', '/v1/status')).body);
     expect(status.state).toBe('ok');
-    expect(status.store).toMatchObject({ available: true, incarnation: 'first' });
+    expect(status.store).toMatchObject({ available: true, incarnation: world.store.incarnation });
     expect(status.counts?.network).toEqual({ pending: 0, ready: 1, error: 0, removing: 0 });
     expect((await call('GET', '/v1/openapi.json')).body.openapi).toBe('3.1.0');
     const metrics = await call('GET', '/metrics');

@@ -84,13 +84,13 @@ test('resumes from a revision, and Last-Event-ID wins over from', async () => {
 
 test('relist: the log was trimmed, the revision lies ahead, or it is another store', async () => {
   await put('a');
-  world.store.trim();
-  for (const query of ['?from=0', '?from=999', '?from=1&incarnation=other']) {
+  const revision = await world.store.trim();
+  for (const query of ['?from=0', '?from=999999', `?from=${revision}&incarnation=other`]) {
     const reader = await open(query);
-    expect(await reader.next()).toMatchObject({ type: 'relist', data: { revision: 1 } });
+    expect(await reader.next()).toMatchObject({ type: 'relist', data: { revision } });
     await reader.close();
   }
-  const same = await open('?from=1&incarnation=first');
+  const same = await open(`?from=${revision}&incarnation=${world.store.incarnation}`);
   expect((await same.any())?.data).toBeUndefined();
   await same.close();
 });
@@ -143,6 +143,28 @@ test('watches are bounded, and one that ends makes room', async () => {
   await readers[0]!.close();
   readers.push(await open());
   for (const reader of readers.slice(1)) await reader.close();
+});
+
+test('HEAD opens nothing, and one who never reads is let go after a minute', async () => {
+  for (let n = 0; n < 10; n++) {
+    expect((await app.request('/v1/watch', { method: 'HEAD' })).status).toBe(200);
+  }
+  const timers: (() => void)[] = [];
+  const clock = {
+    ...systemClock,
+    after: (ms: number, fn: () => void) => {
+      if (ms === 60_000) timers.push(fn);
+      return systemClock.after(ms, fn);
+    },
+  };
+  const one = world.api({ clock, watchersMax: 1 });
+  const response = await one.request('/v1/watch');
+  expect((await one.request('/v1/watch')).status).toBe(503);
+  for (const fire of timers) fire();
+  await expect(new Reader(response).any()).rejects.toMatchObject({ code: 'request.slow' });
+  const next = await one.request('/v1/watch');
+  expect(next.status).toBe(200);
+  await next.body?.cancel();
 });
 
 test('a store that is away is told as an answer; one that goes away ends the stream', async () => {

@@ -1,11 +1,12 @@
 /** A world for API tests: a store and a desired state in memory, and a controller that does as it is told. */
 import { Registry } from 'prom-client';
+import { expect } from 'vitest';
 import type { ApiOptions } from '../../src/api/context.ts';
 import type { DesiredState, Put } from '../../src/api/desired.ts';
 import { Scrape } from '../../src/api/metrics.ts';
 import { createApi } from '../../src/api/server.ts';
 import { systemClock } from '../../src/clock.ts';
-import type { Change, Entry, Op, Session, Store, TransactOptions, WatchEvent } from '../../src/contracts/store.ts';
+import type { Entry, Op, Session, Store, TransactOptions, WatchEvent } from '../../src/contracts/store.ts';
 import { SluiceError } from '../../src/errors.ts';
 import { createLogger } from '../../src/log.ts';
 import type { Endpoint } from '../../src/model/endpoint.ts';
@@ -16,101 +17,79 @@ import type { Kind, Obj, State, Status } from '../../src/model/object.ts';
 import type { View } from '../../src/model/request.ts';
 import type { Sandbox } from '../../src/model/sandbox.ts';
 import type { Service } from '../../src/model/service.ts';
+import { createMemoryStore } from '../../src/store/sqlite.ts';
 
 export const NODE = 'node-1';
 
-/** The store contract in memory, with a log that can be trimmed and calls that can be made to fail or hang. */
-export class FakeStore implements Store {
-  incarnation = 'first';
+/** The store in memory, whose calls can be made to fail or hang. */
+export class FaultyStore implements Store {
+  readonly #store = createMemoryStore({ clock: systemClock, logMax: 10 });
+  /** Tells another store when it is set. */
+  incarnation = this.#store.incarnation;
   /** Every call answers with this. */
   failure: Error | null = null;
   /** Every call waits for this. */
   hold: Promise<void> | null = null;
   watches = 0;
-  readonly #data = new Map<string, Entry>();
-  #log: (Change & { readonly topics: readonly string[] })[] = [];
-  #revision = 0;
-  #trimmed = 0;
-  readonly #wakers = new Set<() => void>();
+  #broken = Promise.withResolvers<never>();
 
+  constructor() {
+    // Nobody may be watching when it is broken.
+    this.#broken.promise.catch((error) => expect(error).toBeInstanceOf(Error));
+  }
   async #enter(): Promise<void> {
     await this.hold;
     if (this.failure) throw this.failure;
   }
   async get<T>(key: string): Promise<Entry<T> | null> {
     await this.#enter();
-    return (this.#data.get(key) as Entry<T> | undefined) ?? null;
+    return this.#store.get<T>(key);
   }
-  async list<T>(prefix: string): Promise<{ items: readonly Entry<T>[]; revision: number }> {
+  async list<T>(prefix: string) {
     await this.#enter();
-    const items = [...this.#data.values()].filter((entry) => entry.key.startsWith(prefix)) as Entry<T>[];
-    return { items: items.sort((a, b) => (a.key < b.key ? -1 : 1)), revision: this.#revision };
+    return this.#store.list<T>(prefix);
   }
   async transact(ops: readonly Op[], options: TransactOptions = {}): Promise<number> {
     await this.#enter();
-    for (const { key, expect } of ops) {
-      const actual = this.#data.get(key)?.revision ?? 0;
-      if (expect !== undefined && expect !== actual) {
-        throw new SluiceError('store.conflict', `${key} is at ${actual}`, { key, expected: expect, actual });
-      }
-    }
-    const writes = ops.filter((op) => op.op !== 'check');
-    if (writes.length === 0) return this.#revision;
-    const revision = ++this.#revision;
-    const entries = writes.map((op) => ({ key: op.key, value: op.op === 'put' ? op.value : null, revision }));
-    for (const entry of entries) {
-      if (entry.value === null) this.#data.delete(entry.key);
-      else this.#data.set(entry.key, entry);
-    }
-    this.#log.push({ revision, entries, actor: options.actor, topics: options.topics ?? ['cluster'] });
-    for (const wake of this.#wakers) wake();
+    return this.#store.transact(ops, options);
+  }
+  /** Writes until the log has forgotten all that was there. */
+  async trim(): Promise<number> {
+    let revision = 0;
+    for (let n = 0; n < 1100; n++) revision = await this.transact([{ op: 'put', key: 'filler', value: n }]);
     return revision;
   }
-  trim(): void {
-    this.#log = [];
-    this.#trimmed = this.#revision;
-  }
-  /** Open watches end with an error. */
+  /** Open watches end with this error, and so does every call until `failure` is taken away. */
   breakWatches(error: Error): void {
     this.failure = error;
-    for (const wake of this.#wakers) wake();
+    this.#broken.reject(error);
+    this.#broken = Promise.withResolvers<never>();
+    this.#broken.promise.catch((reason) => expect(reason).toBeInstanceOf(Error));
   }
   async *watch(topics: string | readonly string[], from: number, signal: AbortSignal): AsyncGenerator<WatchEvent> {
-    const wanted = new Set(typeof topics === 'string' ? [topics] : topics);
+    if (this.failure) throw this.failure;
     this.watches++;
-    let place = from;
-    while (!signal.aborted) {
-      if (this.failure) throw this.failure;
-      if (place < this.#trimmed) {
-        place = this.#revision;
-        yield { type: 'relist', revision: place };
-        continue;
-      }
-      const found = this.#log.find((c) => c.revision > place && c.topics.some((topic) => wanted.has(topic)));
-      if (found) {
-        place = found.revision;
-        const { topics: _, ...change } = found;
-        yield { type: 'change', change };
-        continue;
-      }
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#wakers.add(resolve);
-      signal.addEventListener('abort', () => resolve());
-      await promise;
-      this.#wakers.delete(resolve);
+    const broken = this.#broken.promise;
+    const events = this.#store.watch(topics, from, signal)[Symbol.asyncIterator]();
+    for (;;) {
+      const { value, done } = await Promise.race([events.next(), broken]);
+      if (done) return;
+      yield value;
     }
   }
-  async session(): Promise<Session> {
-    throw new SluiceError('internal', 'no sessions here');
+  session(name: string, ttlMs: number): Promise<Session> {
+    return this.#store.session(name, ttlMs);
   }
-  async close(): Promise<void> {}
+  close(): Promise<void> {
+    return this.#store.close();
+  }
 }
 
 /** What happens to an object once it is stored. */
 export type Fate = { readonly state: State; readonly code?: string; readonly message?: string } | 'nothing';
 
 export class World {
-  readonly store = new FakeStore();
+  readonly store = new FaultyStore();
   readonly life = new AbortController();
   readonly registry = new Registry();
   /** Every public call of the desired state: `networks.put web`. */
