@@ -20,7 +20,7 @@ import type { Store } from './contracts/store.ts';
 import { guardDriver } from './controller/circuit.ts';
 import type { Context } from './controller/context.ts';
 import { Controllers } from './controller/controllers.ts';
-import { liveStatuses } from './controller/live.ts';
+import { collectCounters, liveStatuses } from './controller/live.ts';
 import { Tracker } from './controller/tracker.ts';
 import { World } from './controller/world.ts';
 import { createDesired } from './desired/desired.ts';
@@ -28,6 +28,7 @@ import { resolvConf } from './dns/resolv.ts';
 import { createNameServer } from './dns/server.ts';
 import { isSluiceError, SluiceError, toSluiceError } from './errors.ts';
 import { createIpam } from './ipam/ipam.ts';
+import { tryFlock } from './kernel/fd.ts';
 import { createKernel } from './kernel/kernel.ts';
 import { notifySystemd } from './kernel/notify.ts';
 import { createLogger } from './log.ts';
@@ -36,8 +37,7 @@ import { statusPrefix } from './model/keys.ts';
 import { cgroupName } from './model/mark.ts';
 import type { Status } from './model/object.ts';
 import { lockState } from './store/lock.ts';
-import { createMemoryStore } from './store/memory.ts';
-import { openSqliteStore } from './store/sqlite.ts';
+import { createMemoryStore, openSqliteStore } from './store/sqlite.ts';
 
 /** The built-in drivers: one visible table, no registration on import. */
 const DRIVERS: Readonly<Record<string, DriverFactory>> = { bridge: createBridge, host: createHost, none: createNone };
@@ -58,12 +58,12 @@ async function main(): Promise<void> {
     mkdirSync(dir, { recursive: true, mode: 0o711 });
 
   const clock = systemClock;
-  const lock = lockState(config.stateDir);
+  const lock = lockState(config.stateDir, tryFlock);
   const store: Store =
     config.store === 'memory'
       ? createMemoryStore({ clock })
-      : await openSqliteStore({ path: join(config.stateDir, 'sluice.db'), clock, logger });
-  const kernel = createKernel({ logger, clock });
+      : await openSqliteStore({ path: join(config.stateDir, 'sluice.db'), clock });
+  const kernel = createKernel({ clock });
   kernel.ensureBpffs(config.bpffs);
   const cgroupRoot = config.cgroupRoot ?? kernel.cgroups.mount;
   const cgroupBase = join(cgroupRoot, cgroupName(config.instance));
@@ -133,6 +133,7 @@ async function main(): Promise<void> {
   const ending = new AbortController();
   const startedAt = new Date(clock.now()).toISOString();
   const scrape = new Scrape({ registry, clock, logger });
+  scrape.add('dataplane', () => collectCounters(world, tracker, dataplane));
   const app = createApi({
     desired: { ...desired, statuses: liveStatuses(desired.statuses, dataplane) },
     store,

@@ -4,6 +4,7 @@ import type { IpamDriver, NetworkDriver } from '../contracts/driver.ts';
 import type { LinkEvent, Monitor } from '../contracts/kernel.ts';
 import type { SluiceError } from '../errors.ts';
 import { toSluiceError } from '../errors.ts';
+import type { ComponentHealth } from '../model/answer.ts';
 import type { Endpoint, EndpointDetail } from '../model/endpoint.ts';
 import type { Obj, Status } from '../model/object.ts';
 import type { Service } from '../model/service.ts';
@@ -83,6 +84,20 @@ export class Controllers {
   /** True once everything that was desired at start has been looked at. */
   get synced(): boolean {
     return this.#synced;
+  }
+
+  /** One line a controller, for `sluice status`. */
+  health(): ComponentHealth[] {
+    return Object.entries(this.#loops).map(([name, loop]) => {
+      const { queued, failing, lastSuccessMs, lastError } = loop.health;
+      return {
+        name,
+        state: failing > 0 ? 'failing' : this.#synced ? 'ok' : 'starting',
+        lastSuccess: lastSuccessMs ? new Date(lastSuccessMs).toISOString() : undefined,
+        queued,
+        error: failing > 0 && lastError ? { code: lastError.code, message: lastError.message } : undefined,
+      };
+    });
   }
 
   async start(): Promise<void> {

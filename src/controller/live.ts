@@ -1,7 +1,12 @@
 /** Statuses as the API shows them: what was written, with the kernel's counters as they stand at the moment of asking. */
 import type { Dataplane } from '../contracts/dataplane.ts';
+import { balanced, dropped } from '../metrics.ts';
 import type { Obj } from '../model/object.ts';
 import type { View } from '../model/request.ts';
+import type { Tracker } from './tracker.ts';
+import type { World } from './world.ts';
+
+type Counters = Pick<Dataplane, 'endpointCounters' | 'setCounters'>;
 
 interface Statuses {
   view<O extends Obj>(object: O): Promise<View<O>>;
@@ -9,6 +14,8 @@ interface Statuses {
 
 interface ServiceSet {
   readonly set: number;
+  readonly vip: string;
+  readonly port: number;
 }
 
 export function liveStatuses(
@@ -32,4 +39,26 @@ export function liveStatuses(
       return view;
     },
   };
+}
+
+/** Sets the gauges of balancing and drops from the kernel's maps: when /metrics is read. */
+export function collectCounters(
+  world: Pick<World, 'services' | 'endpoints'>,
+  tracker: Tracker,
+  dataplane: Counters,
+): void {
+  balanced.reset();
+  dropped.reset();
+  for (const service of world.services.values()) {
+    for (const { set, vip, port } of tracker.detail<{ sets: readonly ServiceSet[] }>('service', service.id).sets ??
+      []) {
+      const { connects, refused } = dataplane.setCounters(set);
+      balanced.set({ service: service.name, vip, port, result: 'balanced' }, connects);
+      balanced.set({ service: service.name, vip, port, result: 'refused' }, refused);
+    }
+  }
+  for (const endpoint of world.endpoints.values()) {
+    for (const [reason, count] of Object.entries(dataplane.endpointCounters(endpoint.id).drops))
+      if (count > 0) dropped.set({ endpoint: endpoint.name, reason }, count);
+  }
 }

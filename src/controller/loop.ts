@@ -34,6 +34,8 @@ export class Loop {
   readonly #waiting = new Map<string, (() => void)[]>();
   #idle: (() => void)[] = [];
   #stopped = false;
+  #lastSuccessMs = 0;
+  #lastError: SluiceError | undefined;
 
   constructor(options: LoopOptions) {
     this.#options = options;
@@ -62,6 +64,21 @@ export class Loop {
   /** True while `key` waits after a failure. */
   failing(key: string): boolean {
     return this.#failures.has(key);
+  }
+
+  /** For `sluice status`: what waits, how many fail, when a look last ended well (wall milliseconds, 0 for never). */
+  get health(): {
+    readonly queued: number;
+    readonly failing: number;
+    readonly lastSuccessMs: number;
+    readonly lastError: SluiceError | undefined;
+  } {
+    return {
+      queued: this.#queue.size + this.#working.size,
+      failing: this.#failures.size,
+      lastSuccessMs: this.#lastSuccessMs,
+      lastError: this.#lastError,
+    };
   }
 
   /** Forgets failures of a key that no longer exists. */
@@ -112,12 +129,14 @@ export class Loop {
       this.#failures.get(key)?.timer.cancel();
       this.#failures.delete(key);
       reconciles.inc({ kind: name, result: 'ok' });
+      this.#lastSuccessMs = clock.now();
     } catch (error) {
       const count = (this.#failures.get(key)?.count ?? 0) + 1;
       const delay = retryDelay(count);
       reconciles.inc({ kind: name, result: 'error' });
       if (!this.#stopped) this.#failures.set(key, { count, timer: clock.after(delay, () => this.trigger(key)) });
-      onError(key, toSluiceError(error), delay);
+      this.#lastError = toSluiceError(error);
+      onError(key, this.#lastError, delay);
     } finally {
       reconcileSeconds.observe({ kind: name }, (clock.monotonic() - start) / 1000);
       this.#working.delete(key);

@@ -2,12 +2,12 @@
 import { type Clock, systemClock } from '../clock.ts';
 import type { Kernel, LinkEvent, Namespace } from '../contracts/kernel.ts';
 import { KernelCgroups } from './cgroup.ts';
+import { peerOf } from './fd.ts';
 import { KernelFeatures } from './features.ts';
 import { openMonitor } from './monitor.ts';
 import { ensureBpffs } from './mount.ts';
 import { KernelNamespaces } from './netns.ts';
 import { openNft } from './nft.ts';
-import { peerOf } from './peer.ts';
 import { KernelSockets } from './sockdiag.ts';
 
 export interface KernelOptions {
