@@ -1,11 +1,11 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import type { Change, Op, Store, TransactOptions, WatchEvent } from '../../src/contracts/store.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import { openSqliteStore } from '../../src/store/sqlite.ts';
 import { createManualClock } from '../clock.ts';
+import { makeFolder } from '../folder.ts';
 import { STORE_CASES, type StoreUnderTest, storeConformance } from './store.ts';
 
 const LOG_MAX = 50;
@@ -23,7 +23,7 @@ async function inMemory(wrap: (store: Store) => Store = (store) => store): Promi
 }
 
 async function onFile(): Promise<StoreUnderTest> {
-  const folder = mkdtempSync(join(tmpdir(), 'sluice-store-'));
+  const folder = makeFolder('store');
   const clock = createManualClock();
   const open = () => openSqliteStore({ path: join(folder, 'sluice.db'), clock, logMax: LOG_MAX });
   let store = await open();
