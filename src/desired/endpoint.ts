@@ -167,16 +167,17 @@ export class Endpoints {
       network,
       networks.filter((one) => one !== null),
     );
-    return undoing(async (undo) => {
+    const endpoint = await undoing(async (undo) => {
       const endpoint = await this.plan(sandbox, network, request, undo);
       const ops = [...this.creation(endpoint, network), ...this.#sandboxes.reference(sandbox)];
       const revision = await this.#parts.store.transact(ops, {
         topics: topicsOf(endpoint, network.id),
         actor: options.actor,
       });
-      fault('endpoint.stored');
       return { ...endpoint, revision };
     });
+    fault('endpoint.stored');
+    return endpoint;
   }
 
   /** One address of each family that the network has. */

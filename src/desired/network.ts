@@ -135,7 +135,7 @@ export class Networks {
     // Refuse before anything is leased.
     const wanted = plan(id, name, request, base, driver, addresses);
     if (wanted.length > 0) ipamOf(this.#parts, base.ipam);
-    return undoing(async (undo) => {
+    const network = await undoing(async (undo) => {
       const subnets: SubnetSpec[] = [];
       for (const subnet of wanted) subnets.push(await this.#lease(id, scope, base.ipam, subnet, undo));
       fault('network.leased');
@@ -145,9 +145,10 @@ export class Networks {
         topics: topicsOf(network),
         actor: options.actor,
       });
-      fault('network.stored');
       return { ...network, revision };
     });
+    fault('network.stored');
+    return network;
   }
 
   async #lease(

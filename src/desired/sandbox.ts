@@ -113,7 +113,7 @@ export class Sandboxes {
     const spec = specOf(name, request, networks);
     const attachments = checkTogether(name, networks, asked);
     const sandbox = this.records.fresh(this.records.newId(), name, this.#parts.node, request.labels ?? {}, spec);
-    return undoing(async (undo) => {
+    const revision = await undoing(async (undo) => {
       const endpoints: Endpoint[] = [];
       const ops: Op[] = this.records.creation(sandbox);
       for (const [n, network] of networks.entries()) {
@@ -123,13 +123,13 @@ export class Sandboxes {
         ops.push(...this.#endpoints.creation(endpoint, network));
       }
       fault('sandbox.leased');
-      const revision = await this.#parts.store.transact(ops, {
+      return this.#parts.store.transact(ops, {
         topics: [nodeTopic(this.#parts.node), ...endpoints.flatMap((one) => topicsOf(one, one.spec.network))],
         actor: options.actor,
       });
-      fault('sandbox.stored');
-      return { ...sandbox, revision };
     });
+    fault('sandbox.stored');
+    return { ...sandbox, revision };
   }
 
   /** The first thing in which the sandbox is not what the request would make, null: none. */

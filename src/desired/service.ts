@@ -119,7 +119,7 @@ export class Services {
     const aliases = aliasesOf(request);
     const backends = await this.#backends(network, request.backends ?? [], [...asked.values()]);
     const id = this.records.newId();
-    return undoing(async (undo) => {
+    const service = await undoing(async (undo) => {
       const vips = await this.#vips(id, network, asked, undo);
       fault('service.leased');
       const spec: ServiceSpec = { network: network.id, vips, ports, backends: backends.specs, aliases };
@@ -128,9 +128,10 @@ export class Services {
         [...this.records.creation(service), ...this.#networks.reference(network), ...backends.ops],
         { topics: topicsOf(service, network.id), actor: options.actor },
       );
-      fault('service.stored');
       return { ...service, revision };
     });
+    fault('service.stored');
+    return service;
   }
 
   async #replace(service: Service, request: ServiceRequest, options: WriteOptions): Promise<Service> {

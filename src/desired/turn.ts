@@ -17,12 +17,16 @@ export async function retrying<T>(work: () => Promise<T>): Promise<T> {
 
 export type Undo = (step: () => Promise<void>) => void;
 
-/** Runs `work`; when it fails, what was registered on the way is undone, the last first. The original error wins. */
+/**
+ * Runs `work`; when it fails, what was registered on the way is undone, the last first. The original error wins. When the store went away
+ * nobody knows whether the last write is in it: then nothing is undone, and what has no owner in the end is collected.
+ */
 export async function undoing<T>(work: (undo: Undo) => Promise<T>): Promise<T> {
   const steps: (() => Promise<void>)[] = [];
   try {
     return await work((step) => steps.push(step));
   } catch (error) {
+    if (isSluiceError(error, 'store.unavailable')) throw error;
     const failures: unknown[] = [];
     for (const step of steps.reverse()) await step().catch((failure: unknown) => failures.push(failure));
     // What could not be undone is a lease without an owner: the collector frees it.

@@ -170,6 +170,7 @@ class SqliteStore implements Store, Log {
 
   #transact(ops: readonly Op[], topics: readonly string[], { session, actor }: TransactOptions): void {
     if (session) this.#sessions.check(session);
+    if (ops.length === 0) return;
     const writes = writesOf(ops);
     const revision = this.revision + 1;
     this.#statements.begin.run();

@@ -298,6 +298,23 @@ export const STORE_CASES: Readonly<Record<string, (on: StoreUnderTest) => Promis
     await slow.end();
   },
 
+  async 'what is written elsewhere costs a busy watcher nothing of its own'({ store }) {
+    const write = (topic: string) => store.transact([put('a', topic)], { topics: [topic] });
+    const own = [await write('node/a')];
+    const reader = new Reader(store, 'node/a', 0);
+    expect((await reader.change()).revision).toBe(own[0]);
+    own.push(await write('node/a'));
+    await write('node/b');
+    own.push(await write('node/a'));
+    await write('node/b');
+    expect([(await reader.change()).revision, (await reader.change()).revision]).toEqual(own.slice(1));
+    const waiting = reader.wait();
+    await write('node/b');
+    const last = await write('node/a');
+    expect((await within(waiting, 'its own change')).value).toMatchObject({ change: { revision: last } });
+    await reader.end();
+  },
+
   async 'a watch that is aborted ends without an error, also before it began'({ store }) {
     const reader = new Reader(store, 'cluster', 0);
     await reader.end();
