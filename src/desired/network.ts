@@ -1,5 +1,5 @@
 /** Networks: their subnets, gateways and names. */
-import type { NetworkDriver } from '../contracts/driver.ts';
+import type { IpamDriver, NetworkDriver, Pool, PoolRequest } from '../contracts/driver.ts';
 import { isSluiceError, SluiceError } from '../errors.ts';
 import { fault } from '../fault.ts';
 import type { Endpoint } from '../model/endpoint.ts';
@@ -14,6 +14,8 @@ import { checkSubnet, familiesOf, missingSubnet, type WantedSubnet, wantedSubnet
 import { retrying, type Undo, undoing } from './turn.ts';
 
 const MTU_MAX = 65_535;
+/** Users that a sentence names; the details name all. */
+const NAMED_MAX = 20;
 const isBuiltin = (name: string): boolean => (BUILTIN_NETWORKS as readonly string[]).includes(name);
 
 export class Networks {
@@ -55,12 +57,15 @@ export class Networks {
         throw new SluiceError('network.builtin', `network ${network.name} is always there`, { name: network.name });
       if (network.removing) return network;
       const unreferred = await this.records.noNewReference(network.id);
-      const users = [...((await this.#users()).get(network.id) ?? [])];
-      if (users.length > 0)
-        throw new SluiceError('object.inuse', `network ${network.name} is used by ${users.join(', ')}`, {
-          network: network.id,
-          users,
-        });
+      const users = (await this.#users()).get(network.id) ?? [];
+      if (users.length > 0) {
+        const more = users.length > NAMED_MAX ? ` and ${users.length - NAMED_MAX} more` : '';
+        throw new SluiceError(
+          'object.inuse',
+          `network ${network.name} is used by ${users.slice(0, NAMED_MAX).join(', ')}${more}`,
+          { network: network.id, users },
+        );
+      }
       const revision = await this.#parts.store.transact([...this.records.removal(network), unreferred], {
         topics: topicsOf(network),
         actor: options.actor,
@@ -96,8 +101,11 @@ export class Networks {
   /** Endpoints and services by the id of their network, those being removed included: their links are still there. */
   async #users(): Promise<Map<string, string[]>> {
     const users = new Map<string, string[]>();
-    for (const { kind, name, spec } of [...(await this.#endpoints.list()), ...(await this.#services.list())])
-      users.set(spec.network, [...(users.get(spec.network) ?? []), `${kind} ${name}`]);
+    for (const { kind, name, spec } of [...(await this.#endpoints.list()), ...(await this.#services.list())]) {
+      const names = users.get(spec.network) ?? [];
+      names.push(`${kind} ${name}`);
+      users.set(spec.network, names);
+    }
     return users;
   }
 
@@ -177,7 +185,7 @@ export class Networks {
   }
 
   /** A pool; where it overlaps another network's, the error names that. */
-  async #pool(request: Parameters<ReturnType<typeof ipamOf>['requestPool']>[0], ipam: ReturnType<typeof ipamOf>) {
+  async #pool(request: PoolRequest, ipam: IpamDriver): Promise<Pool> {
     try {
       return await ipam.requestPool(request);
     } catch (error) {

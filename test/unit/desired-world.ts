@@ -54,7 +54,7 @@ export interface World {
   before(keyPrefix: string, work: () => Promise<unknown>): void;
   /** Takes apart what is being removed, as controllers do. */
   settle(): Promise<void>;
-  /** Everything that must hold between any two writes; `whole`: and when nobody is at work. */
+  /** Everything that must hold whenever no request is under way. */
   check(): Promise<void>;
   keys(prefix?: string): Promise<string[]>;
   close(): Promise<void>;
