@@ -23,7 +23,7 @@ flock "$(dirname "$image")" sh "$(dirname "$0")/image.sh" "$suite" "$image" || {
 
 job=$(mktemp -d)
 machine=
-trap '[ -z "$machine" ] || kill -9 "$machine" 2>/dev/null; rm -rf "$job"' EXIT
+trap '[ -z "$machine" ] || kill -9 "$machine" 2>/dev/null || true; rm -rf "$job"' EXIT
 trap 'exit 130' INT TERM HUP
 
 quoted() { for word in "$@"; do printf "'%s' " "$(printf %s "$word" | sed "s/'/'\\\\''/g")"; done; }
@@ -55,7 +55,9 @@ while kill -0 "$machine" 2>/dev/null && [ ! -e "$job/status" ] && [ "$elapsed" -
   sleep 1
   elapsed=$((elapsed + 1))
 done
-for _ in 1 2 3 4 5; do kill -0 "$machine" 2>/dev/null && sleep 1; done
+for _ in 1 2 3 4 5; do
+  if kill -0 "$machine" 2>/dev/null; then sleep 1; fi
+done
 kill -9 "$machine" 2>/dev/null || true
 wait "$machine" 2>/dev/null || true
 wait "$follower" 2>/dev/null || true
