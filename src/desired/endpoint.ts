@@ -86,11 +86,11 @@ export class Endpoints {
           sandbox: sandbox.id,
           network: network.id,
         });
-      await this.#parts.store.transact(this.removal(endpoint), {
+      const revision = await this.#parts.store.transact(this.removal(endpoint), {
         topics: topicsOf(endpoint, network.id),
         actor: options.actor,
       });
-      return { ...endpoint, removing: true };
+      return { ...endpoint, removing: true, revision };
     });
   }
 

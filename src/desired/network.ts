@@ -80,11 +80,11 @@ export class Networks {
           network: network.id,
           users,
         });
-      await this.#parts.store.transact(this.records.removal(network), {
+      const revision = await this.#parts.store.transact(this.records.removal(network), {
         topics: this.#topics(network),
         actor: options.actor,
       });
-      return { ...network, removing: true };
+      return { ...network, removing: true, revision };
     });
   }
 

@@ -87,11 +87,11 @@ export class Sandboxes {
           }),
         ),
       ];
-      await this.#parts.store.transact(ops, {
+      const revision = await this.#parts.store.transact(ops, {
         topics: this.#topics(endpoints.map(({ spec }) => spec.network)),
         actor: options.actor,
       });
-      return { ...sandbox, removing: true };
+      return { ...sandbox, removing: true, revision };
     });
   }
 

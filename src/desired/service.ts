@@ -83,11 +83,11 @@ export class Services {
     return retrying(async () => {
       const service = await this.records.get(ref);
       if (service.removing) return service;
-      await this.#parts.store.transact(this.records.removal(service), {
+      const revision = await this.#parts.store.transact(this.records.removal(service), {
         topics: topicsOf(service, service.spec.network),
         actor: options.actor,
       });
-      return { ...service, removing: true };
+      return { ...service, removing: true, revision };
     });
   }
 
