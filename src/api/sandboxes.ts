@@ -21,7 +21,7 @@ import { errorResponses, REF_CODES, WAIT_CODES, WRITE_CODES } from './errors.ts'
 import type { Target } from './wait.ts';
 
 const tags = ['sandboxes'];
-const ADDRESS_CODES = ['address.outside', 'object.exists', 'object.inuse'] as const;
+const JOIN_CODES = ['object.exists', 'address.outside', 'network.overlap'] as const;
 
 const list = createRoute({
   method: 'get',
@@ -45,14 +45,16 @@ const put = createRoute({
   method: 'put',
   path: '/v1/sandboxes/{name}',
   operationId: 'putSandbox',
-  summary: 'Creates a sandbox with its endpoints, or changes what may change',
-  description: 'Idempotent. With `wait`, also its endpoints are waited for.',
+  summary: 'Creates a sandbox with its endpoints',
+  description:
+    'Idempotent; a sandbox that exists with another namespace, host name or network is `object.exists`. With `wait`, also ' +
+    'its endpoints are waited for.',
   tags,
   request: { params: nameParam, query: waitQuery, headers: createOnlyHeader, body: jsonBody(sandboxRequest) },
   responses: {
     200: json(sandboxView, 'It was there'),
     201: json(sandboxView, 'It was created'),
-    ...errorResponses(...REF_CODES, ...WRITE_CODES, ...WAIT_CODES, ...ADDRESS_CODES),
+    ...errorResponses(...REF_CODES, ...WRITE_CODES, ...WAIT_CODES, ...JOIN_CODES),
   },
 });
 const remove = createRoute({
@@ -84,7 +86,7 @@ const connect = createRoute({
   responses: {
     200: json(endpointView, 'The endpoint was there'),
     201: json(endpointView, 'The endpoint was created'),
-    ...errorResponses(...REF_CODES, ...WRITE_CODES, ...WAIT_CODES, ...ADDRESS_CODES, 'network.overlap'),
+    ...errorResponses(...REF_CODES, ...WRITE_CODES, ...WAIT_CODES, ...JOIN_CODES),
   },
 });
 const disconnect = createRoute({
@@ -97,7 +99,7 @@ const disconnect = createRoute({
   responses: {
     200: json(endpointView, 'The endpoint is gone; as it was'),
     202: json(endpointView, 'Its removal has begun'),
-    ...errorResponses(...REF_CODES, ...WRITE_CODES, ...WAIT_CODES, 'object.inuse'),
+    ...errorResponses(...REF_CODES, ...WRITE_CODES, ...WAIT_CODES),
   },
 });
 
