@@ -129,9 +129,10 @@ export async function removed<O extends Obj>(
   c: Context,
   objects: readonly O[],
   ms: number,
+  targets: () => Promise<readonly Target[]> = async () => objects,
 ): Promise<{ readonly views: View<O>[]; readonly status: 200 | 202 }> {
   const last = await views(api, objects);
   if (ms === 0) return { views: last, status: 202 };
-  await api.waits.gone(objects, ms, c.req.raw.signal);
+  await api.waits.gone(await targets(), ms, c.req.raw.signal);
   return { views: last, status: 200 };
 }

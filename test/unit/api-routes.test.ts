@@ -111,6 +111,16 @@ describe('sandboxes', () => {
   });
 });
 
+test('removal tells which endpoint does not go, and why', async () => {
+  await call('PUT', '/v1/networks/web', { body: {} });
+  await call('PUT', '/v1/sandboxes/box?wait=5s', { body: { networks: [{ network: 'web' }] } });
+  world.fate = ({ kind }) =>
+    kind === 'endpoint' ? { state: 'error', code: 'kernel.failed', message: 'EBUSY' } : 'nothing';
+  const { status, body } = await call('DELETE', '/v1/sandboxes/box?wait=5s');
+  expect(status).toBe(500);
+  expect(body).toMatchObject({ code: 'kernel.failed', details: { kind: 'endpoint', name: 'box.web' } });
+});
+
 describe('services', () => {
   test('put, change backends, remove', async () => {
     await call('PUT', '/v1/networks/web', { body: {} });
