@@ -1,0 +1,193 @@
+/** Namespaces with the name server in them, and clients of several kinds, for the tests of src/dns. */
+import { execFile } from 'node:child_process';
+import dgram from 'node:dgram';
+import { readdirSync } from 'node:fs';
+import { systemClock } from '../../src/clock.ts';
+import type { Kernel, Namespace } from '../../src/contracts/kernel.ts';
+import type { NameView } from '../../src/contracts/names.ts';
+import { createNameServer, type NameServerOptions, type RunningNameServer } from '../../src/dns/server.ts';
+import { createKernel } from '../../src/kernel/kernel.ts';
+import { udpSocketIn } from '../../src/kernel/socket-in.ts';
+
+const PREFIX = 'sluice-dns-';
+const FOLDER = '/run/netns';
+export const RESOLVER = '127.0.0.11';
+
+const alive = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+};
+
+export interface Ran {
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly code: number;
+}
+
+export class DnsPlace {
+  readonly kernel: Kernel;
+  readonly #namespaces: Namespace[] = [];
+  readonly #servers: RunningNameServer[] = [];
+
+  constructor() {
+    this.kernel = createKernel();
+    this.#sweep();
+  }
+
+  /** A fresh namespace with lo up. */
+  namespace(): Namespace {
+    const path = `${FOLDER}/${PREFIX}${process.pid}-${process.hrtime.bigint()}`;
+    const namespace = this.kernel.namespaces.ensure(path);
+    this.#namespaces.push(namespace);
+    return namespace;
+  }
+
+  server(options: Partial<NameServerOptions> = {}): RunningNameServer {
+    const server = createNameServer({ clock: systemClock, ...options });
+    this.#servers.push(server);
+    return server;
+  }
+
+  async close(): Promise<void> {
+    for (const server of this.#servers) await server.close();
+    for (const namespace of this.#namespaces) {
+      namespace[Symbol.dispose]();
+      this.kernel.namespaces.remove(namespace.path);
+    }
+    this.kernel[Symbol.dispose]();
+  }
+
+  /** What a run that died left behind. */
+  #sweep(): void {
+    for (const name of readdirSync(FOLDER, { withFileTypes: true }).map((entry) => entry.name)) {
+      const pid = /^sluice-dns-(\d+)-/.exec(name)?.[1];
+      if (pid && Number(pid) !== process.pid && !alive(Number(pid))) this.kernel.namespaces.remove(`${FOLDER}/${name}`);
+    }
+  }
+}
+
+export const view = (parts: Partial<NameView> & { readonly view: number }): NameView => ({
+  records: [],
+  reverse: new Map(),
+  subnets: [],
+  forward: false,
+  ...parts,
+});
+
+/** Runs a program of the machine inside a namespace; ends within `limitMs`. */
+export function inside(namespace: Namespace, command: readonly string[], limitMs = 15_000): Promise<Ran> {
+  return new Promise((resolve) => {
+    execFile(
+      'nsenter',
+      [`--net=${namespace.path}`, '--', ...command],
+      { timeout: limitMs, maxBuffer: 16 << 20 },
+      (error, stdout, stderr) =>
+        resolve({ stdout, stderr, code: typeof error?.code === 'number' ? error.code : error ? -1 : 0 }),
+    );
+  });
+}
+
+export interface Dug {
+  readonly status: string;
+  readonly flags: string;
+  readonly answers: readonly string[];
+  readonly authority: boolean;
+  readonly text: string;
+}
+
+export async function dig(namespace: Namespace, port: number, ...words: string[]): Promise<Dug> {
+  const { stdout } = await inside(namespace, [
+    'dig',
+    `@${RESOLVER}`,
+    '-p',
+    String(port),
+    '+tries=1',
+    '+time=6',
+    '+nocookie',
+    ...words,
+  ]);
+  const section = (name: string): string[] =>
+    (new RegExp(`;; ${name} SECTION:\\n([\\s\\S]*?)\\n\\n`).exec(stdout)?.[1] ?? '')
+      .split('\n')
+      .filter((line) => line !== '');
+  return {
+    status: /status: (\w+)/.exec(stdout)?.[1] ?? 'none',
+    flags: /flags: ([^;]*);/.exec(stdout)?.[1] ?? '',
+    answers: section('ANSWER').map((line) => line.replace(/\s+/g, ' ')),
+    authority: section('AUTHORITY').some((line) => /\sSOA\s/.test(line)),
+    text: stdout,
+  };
+}
+
+/** A UDP client in the namespace, in this process: quick, and free to send anything. */
+export class RawClient implements Disposable {
+  readonly #socket: dgram.Socket;
+  readonly #received: Buffer[] = [];
+  #wake: (() => void) | undefined;
+  readonly #port: number;
+
+  constructor(namespace: Namespace, port: number) {
+    this.#port = port;
+    this.#socket = dgram.createSocket('udp4');
+    this.#socket.on('message', (message) => {
+      this.#received.push(message);
+      this.#wake?.();
+    });
+    this.#socket.on('error', () => undefined);
+    this.#socket.bind({ fd: udpSocketIn(namespace, '127.0.0.1', 0), exclusive: true });
+  }
+
+  send(message: Uint8Array): void {
+    this.#socket.send(message, this.#port, RESOLVER);
+  }
+
+  /** The next datagram, null when none comes in time. */
+  async receive(limitMs = 3000): Promise<Buffer | null> {
+    if (this.#received.length === 0) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, limitMs);
+        this.#wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+      this.#wake = undefined;
+    }
+    return this.#received.shift() ?? null;
+  }
+
+  async ask(message: Uint8Array, limitMs?: number): Promise<Buffer | null> {
+    this.send(message);
+    return this.receive(limitMs);
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.close();
+  }
+}
+
+/** A question as most stub resolvers send it; `payload` adds EDNS. */
+export function question(
+  name: string,
+  type: number,
+  { id = 0x1234, rd = true, payload, flags = 0 }: { id?: number; rd?: boolean; payload?: number; flags?: number } = {},
+): Buffer {
+  const labels = name === '' ? [] : name.split('.');
+  const wire = Buffer.concat([
+    ...labels.map((label) => Buffer.concat([Buffer.of(label.length), Buffer.from(label, 'latin1')])),
+    Buffer.of(0),
+  ]);
+  const head = Buffer.alloc(12);
+  head.writeUInt16BE(id, 0);
+  head.writeUInt16BE((rd ? 0x0100 : 0) | flags, 2);
+  head.writeUInt16BE(1, 4);
+  head.writeUInt16BE(payload === undefined ? 0 : 1, 10);
+  const tail = Buffer.of(type >> 8, type & 255, 0, 1);
+  const opt =
+    payload === undefined ? Buffer.alloc(0) : Buffer.of(0, 0, 41, payload >> 8, payload & 255, 0, 0, 0, 0, 0, 0);
+  return Buffer.concat([head, wire, tail, opt]);
+}
