@@ -1,13 +1,16 @@
 /** Namespaces with the name server in them, and clients of several kinds, for the tests of src/dns. */
 import { execFile } from 'node:child_process';
 import dgram from 'node:dgram';
+import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
+import { Socket } from 'node:net';
 import { systemClock } from '../../src/clock.ts';
 import type { Kernel, Namespace } from '../../src/contracts/kernel.ts';
 import type { NameView } from '../../src/contracts/names.ts';
 import { createNameServer, type NameServerOptions, type RunningNameServer } from '../../src/dns/server.ts';
 import { createKernel } from '../../src/kernel/kernel.ts';
-import { udpSocketIn } from '../../src/kernel/socket-in.ts';
+import { libc } from '../../src/kernel/libc.ts';
+import { closeFd, socketAddress, udpSocketIn } from '../../src/kernel/socket-in.ts';
 
 const PREFIX = 'sluice-dns-';
 const FOLDER = '/run/netns';
@@ -168,6 +171,62 @@ export class RawClient implements Disposable {
   [Symbol.dispose](): void {
     this.#socket.close();
   }
+}
+
+/** A TCP connection to the resolver from inside the namespace, in this process. */
+export function connectIn(namespace: Namespace, port: number): Socket {
+  const to = socketAddress(RESOLVER, port);
+  // The server is this very process: the connection is made by the kernel alone, without waiting for an accept.
+  const fd = namespace.run(() => {
+    const made = libc.socket(2, 1 | 0o2000000, 0);
+    if (libc.connect(made, to, to.length) < 0) {
+      closeFd(made);
+      throw new Error(`connect to ${RESOLVER} port ${port} in ${namespace.path} failed`);
+    }
+    return made;
+  });
+  return new Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
+}
+
+export function frame(message: Uint8Array): Buffer {
+  const out = Buffer.alloc(2 + message.length);
+  out.writeUInt16BE(message.length, 0);
+  out.set(message, 2);
+  return out;
+}
+
+/** Messages in what a stream has sent, in order. */
+export function unframe(bytes: Buffer): Buffer[] {
+  const found: Buffer[] = [];
+  for (let at = 0; at + 2 <= bytes.length; ) {
+    const size = bytes.readUInt16BE(at);
+    if (at + 2 + size > bytes.length) break;
+    found.push(bytes.subarray(at + 2, at + 2 + size));
+    at += 2 + size;
+  }
+  return found;
+}
+
+/** One question over TCP; null when the connection ends without an answer or nothing comes in time. */
+export async function streamAsk(
+  namespace: Namespace,
+  port: number,
+  message: Uint8Array,
+  limitMs = 3000,
+): Promise<Buffer | null> {
+  const socket = connectIn(namespace, port);
+  const timer = setTimeout(() => socket.destroy(), limitMs);
+  let received = Buffer.alloc(0);
+  socket.on('data', (chunk: Buffer) => {
+    received = Buffer.concat([received, chunk]);
+    if (unframe(received).length > 0) socket.destroy();
+  });
+  socket.on('error', () => undefined);
+  socket.on('end', () => socket.destroy());
+  socket.write(frame(message));
+  await once(socket, 'close');
+  clearTimeout(timer);
+  return unframe(received)[0] ?? null;
 }
 
 /** A question as most stub resolvers send it; `payload` adds EDNS. */
