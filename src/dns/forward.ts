@@ -15,6 +15,8 @@ const WAITING_MAX = 4096;
 /** One server's time, and that of a question in all, milliseconds. The latter is glibc's own limit for one try. */
 const SERVER_MS_MAX = 2000;
 const QUESTION_MS_MAX = 5000;
+/** With less left than this a server is not asked any more. */
+const SERVER_MS_MIN = 50;
 /** A server that was silent is asked last for so long. */
 const DOUBT_MS = 30_000;
 /** A failure is kept for so long (RFC 9520 asks for at least a second). */
@@ -176,7 +178,7 @@ export class Forwarder {
     while (order.length > 0) {
       for (const server of [...order]) {
         const limitMs = Math.min(SERVER_MS_MAX, left());
-        if (limitMs <= 0 || this.#closed) return words;
+        if (limitMs < SERVER_MS_MIN || this.#closed) return words;
         let outcome = await this.#exchanges.ask(server, query, true, limitMs);
         // Servers older than EDNS (1999) answer FORMERR or NOTIMP to it.
         if (isReply(outcome) && (outcome.rcode === RCODE.FORMERR || outcome.rcode === RCODE.NOTIMP) && left() > 0)

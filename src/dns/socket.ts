@@ -7,7 +7,7 @@ import { Socket } from 'node:net';
 import type { Clock, Timer } from '../clock.ts';
 import type { Namespace } from '../contracts/kernel.ts';
 import { SluiceError } from '../errors.ts';
-import { boundPort, type DatagramBatch, isListening } from '../kernel/datagram.ts';
+import { boundPort, type DatagramBatch, isListening, setReceiveBuffer } from '../kernel/datagram.ts';
 import { errnoOf } from '../kernel/libc.ts';
 import { pollReadable } from '../kernel/monitor.ts';
 import { acceptFd, closeFd, tcpListenerIn, udpSocketIn } from '../kernel/socket-in.ts';
@@ -25,6 +25,8 @@ const ACCEPTS_MAX = 32;
 const REMAKE_MS = 10;
 /** A listener rests for so long when the process has no descriptors left. */
 const EXHAUSTED_MS = 100;
+/** A small question takes 768 octets of it, so 1,300 may wait while the daemon is busy; the default holds 277. */
+const RECEIVE_BUFFER_BYTES = 1 << 20;
 /** Ports tried before giving up. */
 const PORTS_TRIED_MAX = 128;
 
@@ -142,7 +144,10 @@ export class SandboxSockets {
   /** Opens those that are missing; false, and none left, when the port is not free for both. */
   #openAt(port: number): boolean {
     try {
-      if (this.#udp < 0) this.#udp = udpSocketIn(this.namespace, RESOLVER_ADDRESS, port);
+      if (this.#udp < 0) {
+        this.#udp = udpSocketIn(this.namespace, RESOLVER_ADDRESS, port);
+        setReceiveBuffer(this.#udp, RECEIVE_BUFFER_BYTES);
+      }
       if (this.#tcp < 0) this.#tcp = tcpListenerIn(this.namespace, RESOLVER_ADDRESS, port);
     } catch (error) {
       this.#releaseUdp();

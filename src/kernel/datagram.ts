@@ -4,6 +4,7 @@
  */
 import koffi from 'koffi';
 import { kernelError, lastErrno, libc } from './libc.ts';
+import { u32 } from './message.ts';
 
 const lib = koffi.load(null);
 const recvmmsg = lib.func('int recvmmsg(int fd, void *messages, unsigned int count, int flags, void *timeout)');
@@ -13,6 +14,7 @@ const MSG_DONTWAIT = 0x40;
 const MSG_TRUNC = 0x20;
 const SOL_SOCKET = 1;
 const SO_ACCEPTCONN = 30;
+const SO_RCVBUFFORCE = 33;
 const EINTR = 4;
 const EAGAIN = 11;
 
@@ -141,6 +143,13 @@ export class DatagramBatch {
 export function sendDatagram(fd: number, bytes: Uint8Array, length: number, to: Uint8Array): boolean {
   const send = (): boolean => Number(libc.sendto(fd, bytes, length, MSG_DONTWAIT, to, to.length)) >= 0;
   return send() || send();
+}
+
+/** Octets of waiting datagrams, their bookkeeping included; beyond rmem_max, as root may. `sysctl net.core.rmem_max` */
+export function setReceiveBuffer(fd: number, bytes: number): void {
+  // The kernel doubles the value for its own overhead.
+  if (libc.setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, u32(bytes / 2), 4) < 0)
+    throw kernelError(lastErrno(), 'setsockopt(SO_RCVBUFFORCE)');
 }
 
 /** Port that an IPv4 socket is bound to; 0 when it is bound to none, as after some ways of destroying it. */
