@@ -103,17 +103,7 @@ export class Forwarder {
     }
     const begun: Pending = { waiting: [ask], sandboxes: new Set([ask.sandbox]) };
     this.#pending.set(pendingKey, begun);
-    void this.#resolve(ask).then((reply) => {
-      const now = this.#clock.monotonic();
-      const failed = reply === null || (reply.rcode !== RCODE.NOERROR && reply.rcode !== RCODE.NXDOMAIN);
-      if (reply) this.#cache.put(key, reply, failed ? FAILURE_MS : reply.lifetimeS * 1000, now);
-      this.#pending.delete(pendingKey);
-      for (const waiter of begun.waiting) {
-        this.#release(waiter.sandbox);
-        waiter.done(reply, 0, true);
-      }
-      if (failed && begun.sandboxes.size > 1) for (const server of ask.servers) this.#probe(server);
-    });
+    void this.#settle(ask, key, pendingKey, begun);
     return undefined;
   }
 
@@ -145,6 +135,24 @@ export class Forwarder {
     this.#closed = true;
     this.#exchanges.close();
     this.clear();
+  }
+
+  async #settle(ask: Ask, key: string, pendingKey: string, { waiting, sandboxes }: Pending): Promise<void> {
+    let reply: Reply | null = null;
+    try {
+      reply = await this.#resolve(ask);
+    } catch (error) {
+      this.#logger?.error({ key, err: error }, 'a question could not be asked upstream');
+    }
+    const failed = reply === null || (reply.rcode !== RCODE.NOERROR && reply.rcode !== RCODE.NXDOMAIN);
+    if (reply) this.#cache.put(key, reply, failed ? FAILURE_MS : reply.lifetimeS * 1000, this.#clock.monotonic());
+    this.#pending.delete(pendingKey);
+    for (const { sandbox, done } of waiting) {
+      this.#release(sandbox);
+      done(reply, 0, true);
+    }
+    // Others asked meanwhile what failed: either many want it, or it came round.
+    if (failed && sandboxes.size > 1) for (const server of ask.servers) this.#probe(server);
   }
 
   #release(sandbox: string): void {

@@ -1,7 +1,7 @@
 /** Record sets of owned names as bytes that fit behind any question for the name: A and AAAA straight, odd types through dns2. */
 import { Packet } from 'dns2';
 import { familyOf, toBytes, tryParse } from '../model/ip.ts';
-import { CLASS_IN, encodeName, putU16, putU32, TYPE } from './wire.ts';
+import { CLASS_IN, isName, putU16, putU32, TYPE } from './wire.ts';
 
 /**
  * Seconds that a client may keep an owned answer, positive or negative. Short, since a backend that goes must be forgotten
@@ -70,11 +70,11 @@ function encodeData(type: number, fields: Partial<Resource>): Uint8Array {
 }
 
 export const pointerSet = (target: string): RecordSet | null =>
-  recordSet(TYPE.PTR, encodeName(target) === null ? [] : [encodeData(TYPE.PTR, { domain: target })]);
+  recordSet(TYPE.PTR, !isName(target) ? [] : [encodeData(TYPE.PTR, { domain: target })]);
 
 /** Targets are never compressed (RFC 2782). `glue`: address records of a target, see `glueRecords`. */
 export function serviceSet(services: readonly Service[], glue: (target: string) => Uint8Array[]): RecordSet | null {
-  const good = services.filter(({ target }) => encodeName(target) !== null);
+  const good = services.filter(({ target }) => isName(target));
   const targets = new Set(good.map(({ target }) => target.toLowerCase()));
   return recordSet(
     TYPE.SRV,

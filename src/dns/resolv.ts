@@ -113,7 +113,7 @@ export class HostResolvers implements Disposable {
   #look(): string {
     return [this.#path, this.#behindPath]
       .map((path) => {
-        const stat = statSync(path, { throwIfNoEntry: false, bigint: true });
+        const stat = orAbsent(() => statSync(path, { bigint: true }), null);
         return stat ? `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeNs}` : '';
       })
       .join(' ');
@@ -124,11 +124,15 @@ export class HostResolvers implements Disposable {
   }
 }
 
-function readText(path: string): string {
+const readText = (path: string): string => orAbsent(() => readFileSync(path, 'utf8'), '');
+
+/** A file that is not there, or is none, names no servers; it is looked for again. */
+function orAbsent<T>(read: () => T, absent: T): T {
   try {
-    return readFileSync(path, 'utf8');
+    return read();
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
+    if (['ENOENT', 'ENOTDIR', 'EISDIR', 'ELOOP', 'EACCES'].includes((error as NodeJS.ErrnoException).code ?? ''))
+      return absent;
     throw error;
   }
 }

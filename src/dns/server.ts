@@ -112,7 +112,9 @@ class DnsServer implements RunningNameServer {
     if (known && known.sockets.namespace.identity === namespace.identity) {
       known.view = view;
       known.servers = servers;
+      known.sockets.namespace = namespace;
       known.sockets.check();
+      known.sockets.read(this.#tables.has(view));
       return known.port;
     }
     const earlier = sandbox.port ?? known?.port;
@@ -138,6 +140,7 @@ class DnsServer implements RunningNameServer {
       ),
     };
     home.port = home.sockets.port;
+    home.sockets.read(this.#tables.has(view));
     this.#homes.set(id, home);
     return home.port;
   }
@@ -152,7 +155,9 @@ class DnsServer implements RunningNameServer {
 
   setView(view: NameView): void {
     const table = new NameTable(view);
+    const known = this.#tables.has(view.view);
     this.#tables.set(view.view, table);
+    if (!known) this.#read(view.view, true);
     if (table.unfit.length > 0)
       this.#logger?.warn(
         { view: view.view, names: table.unfit.slice(0, 10) },
@@ -161,7 +166,7 @@ class DnsServer implements RunningNameServer {
   }
 
   removeView(view: number): void {
-    this.#tables.delete(view);
+    if (this.#tables.delete(view)) this.#read(view, false);
   }
 
   audit(): readonly { readonly id: string; readonly port: number }[] {
@@ -184,6 +189,10 @@ class DnsServer implements RunningNameServer {
     for (const id of [...this.#homes.keys()]) this.removeSandbox(id);
     this.#forwarder.close();
     this.#tables.clear();
+  }
+
+  #read(view: number, reading: boolean): void {
+    for (const home of this.#homes.values()) if (home.view === view) home.sockets.read(reading);
   }
 
   #remade(home: Home, port: number): void {

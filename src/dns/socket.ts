@@ -66,7 +66,7 @@ export function* candidatePorts(
 }
 
 export class SandboxSockets {
-  readonly namespace: Namespace;
+  #namespace: Namespace;
   readonly #clock: Clock;
   readonly #batch: DatagramBatch;
   readonly #listener: Listener;
@@ -78,9 +78,10 @@ export class SandboxSockets {
   #rest: Timer | undefined;
   #remake: Timer | undefined;
   #remadeAt = Number.NEGATIVE_INFINITY;
+  #reading = false;
   #closed = false;
 
-  /** Opens them, on `earlier` when it is free. Fails with `kernel.failed` when no port is. */
+  /** Opens them, on `earlier` when it is free; `read` begins to listen to them. Fails with `kernel.failed` when no port is. */
   constructor(
     namespace: Namespace,
     clock: Clock,
@@ -88,11 +89,20 @@ export class SandboxSockets {
     listener: Listener,
     earlier: number | undefined,
   ) {
-    this.namespace = namespace;
+    this.#namespace = namespace;
     this.#clock = clock;
     this.#batch = batch;
     this.#listener = listener;
     this.#open(earlier);
+  }
+
+  /** The namespace as its owner has it open now; the one before may be closed. */
+  set namespace(namespace: Namespace) {
+    this.#namespace = namespace;
+  }
+
+  get namespace(): Namespace {
+    return this.#namespace;
   }
 
   get port(): number {
@@ -111,6 +121,13 @@ export class SandboxSockets {
     return true;
   }
 
+  /** Reads, or lets questions and connections wait in the kernel until there is something to answer them from. */
+  read(reading: boolean): void {
+    this.#reading = reading;
+    if (reading) this.#watch();
+    else this.#unwatch();
+  }
+
   close(): void {
     this.#closed = true;
     this.#remake?.cancel();
@@ -127,7 +144,7 @@ export class SandboxSockets {
   }
 
   #open(earlier: number | undefined): void {
-    const range = ephemeralRange(this.namespace.getSysctl('net.ipv4.ip_local_port_range'));
+    const range = ephemeralRange(this.#namespace.getSysctl('net.ipv4.ip_local_port_range'));
     const random = Buffer.from(this.#clock.random(2)).readUInt16LE(0);
     let tried = 0;
     for (const port of candidatePorts(range, random, earlier)) {
@@ -136,8 +153,8 @@ export class SandboxSockets {
     }
     throw new SluiceError(
       'kernel.failed',
-      `open the resolver's sockets on ${RESOLVER_ADDRESS} in ${this.namespace.path}: ${tried} ports outside ${range.join('-')} tried, all in use (EADDRINUSE)`,
-      { namespace: this.namespace.path, tried },
+      `open the resolver's sockets on ${RESOLVER_ADDRESS} in ${this.#namespace.path}: ${tried} ports outside ${range.join('-')} tried, all in use (EADDRINUSE)`,
+      { namespace: this.#namespace.path, tried },
     );
   }
 
@@ -145,10 +162,10 @@ export class SandboxSockets {
   #openAt(port: number): boolean {
     try {
       if (this.#udp < 0) {
-        this.#udp = udpSocketIn(this.namespace, RESOLVER_ADDRESS, port);
+        this.#udp = udpSocketIn(this.#namespace, RESOLVER_ADDRESS, port);
         setReceiveBuffer(this.#udp, RECEIVE_BUFFER_BYTES);
       }
-      if (this.#tcp < 0) this.#tcp = tcpListenerIn(this.namespace, RESOLVER_ADDRESS, port);
+      if (this.#tcp < 0) this.#tcp = tcpListenerIn(this.#namespace, RESOLVER_ADDRESS, port);
     } catch (error) {
       this.#releaseUdp();
       this.#releaseTcp();
@@ -156,9 +173,21 @@ export class SandboxSockets {
       throw error;
     }
     this.#port = port;
-    this.#udpPoll ??= pollReadable(this.#udp, () => this.#receive());
-    this.#tcpPoll ??= pollReadable(this.#tcp, () => this.#accept());
+    if (this.#reading) this.#watch();
     return true;
+  }
+
+  #watch(): void {
+    if (this.#udp >= 0) this.#udpPoll ??= pollReadable(this.#udp, () => this.#receive());
+    if (this.#tcp >= 0) this.#tcpPoll ??= pollReadable(this.#tcp, () => this.#accept());
+  }
+
+  #unwatch(): void {
+    this.#rest?.cancel();
+    this.#udpPoll?.[Symbol.dispose]();
+    this.#udpPoll = undefined;
+    this.#tcpPoll?.[Symbol.dispose]();
+    this.#tcpPoll = undefined;
   }
 
   #receive(): void {
@@ -204,9 +233,7 @@ export class SandboxSockets {
   #restListener(): void {
     this.#tcpPoll?.[Symbol.dispose]();
     this.#tcpPoll = undefined;
-    this.#rest = this.#clock.after(EXHAUSTED_MS, () => {
-      this.#tcpPoll ??= pollReadable(this.#tcp, () => this.#accept());
-    });
+    this.#rest = this.#clock.after(EXHAUSTED_MS, () => this.#watch());
   }
 
   /** At once, or as soon as the last time is long enough ago. */

@@ -5,42 +5,42 @@
 import type { NameRecord, NameView } from '../contracts/names.ts';
 import { addressSet, glueRecords, pointerSet, type RecordSet, serviceSet } from './records.ts';
 import { type ReverseMatch, ReverseZones, reverseName } from './reverse.ts';
-import { encodeName, TYPE } from './wire.ts';
+import { isName, TYPE } from './wire.ts';
 
-type Encoder = (type: number) => RecordSet | null;
-
-/** One owned name. */
+/** One owned name; what is encoded of it is kept. */
 export class Entry {
-  readonly #encode: Encoder;
-  readonly #sets: (RecordSet | null | undefined)[] = [];
+  readonly #encode: (type: number) => RecordSet | null;
+  #a: RecordSet | null | undefined;
+  #aaaa: RecordSet | null | undefined;
+  #rare: Map<number, RecordSet | null> | undefined;
 
-  constructor(encode: Encoder) {
+  constructor(encode: (type: number) => RecordSet | null) {
     this.#encode = encode;
   }
 
   /** The records of a type; null is NODATA. ANY gets one set that exists (RFC 8482 §4.1). */
   set(type: number): RecordSet | null {
-    const slot = SLOTS.indexOf(type);
-    if (slot < 0) return type === TYPE.ANY ? this.#first() : null;
-    let set = this.#sets[slot];
+    if (type === TYPE.A) {
+      if (this.#a === undefined) this.#a = this.#encode(type);
+      return this.#a;
+    }
+    if (type === TYPE.AAAA) {
+      if (this.#aaaa === undefined) this.#aaaa = this.#encode(type);
+      return this.#aaaa;
+    }
+    if (type === TYPE.ANY) return this.set(TYPE.A) ?? this.set(TYPE.AAAA) ?? this.set(TYPE.SRV) ?? this.set(TYPE.PTR);
+    if (type !== TYPE.SRV && type !== TYPE.PTR) return null;
+    this.#rare ??= new Map();
+    let set = this.#rare.get(type);
     if (set === undefined) {
       set = this.#encode(type);
-      this.#sets[slot] = set;
+      this.#rare.set(type, set);
     }
     return set;
   }
-
-  #first(): RecordSet | null {
-    for (const type of SLOTS) {
-      const set = this.set(type);
-      if (set !== null) return set;
-    }
-    return null;
-  }
 }
 
-/** Types that an owned name may have records of, most asked first. */
-const SLOTS: readonly number[] = [TYPE.A, TYPE.AAAA, TYPE.SRV, TYPE.PTR];
+const UNDERSCORE = 0x5f;
 
 /** A name that exists only because names below it do. */
 const EMPTY = new Entry(() => null);
@@ -71,7 +71,7 @@ export class NameTable {
       const name = record.name.toLowerCase();
       // Of two records of one name the first wins; the caller has put them in order.
       if (this.#records.has(name)) continue;
-      if (name === '' || encodeName(name) === null) {
+      if (name === '' || !isName(name)) {
         unfit.push(record.name);
         continue;
       }
@@ -85,7 +85,7 @@ export class NameTable {
     }
     // `_tcp.shop` exists when `_http._tcp.shop` does.
     for (const name of this.#records.keys()) {
-      for (let rest = name; rest.startsWith('_') && rest.includes('.'); ) {
+      for (let rest = name; rest.charCodeAt(0) === UNDERSCORE && rest.includes('.'); ) {
         rest = rest.slice(rest.indexOf('.') + 1);
         if (!this.#entries.has(rest)) this.#entries.set(rest, EMPTY);
       }
@@ -107,7 +107,7 @@ export class NameTable {
     // Unknown ports of an owned name, `_ldap._tcp.shop`: asking elsewhere would tell the name.
     let rest = name;
     let before = 0;
-    for (; rest.startsWith('_') && rest.includes('.'); before++) rest = rest.slice(rest.indexOf('.') + 1);
+    for (; rest.charCodeAt(0) === UNDERSCORE && rest.includes('.'); before++) rest = rest.slice(rest.indexOf('.') + 1);
     if (before > 0 && this.#entries.has(rest)) return { before, absent: true };
     return this.forward ? 'foreign' : 'refuse';
   }

@@ -114,6 +114,7 @@ export class Exchanges {
         lookup: (host, _options, done) => done(null, host, family),
       });
       let strays = 0;
+      let open = true;
       socket.on('error', () => finish('refused'));
       socket.on('message', (answer) => {
         const reading = readReply(answer, message, end);
@@ -121,9 +122,14 @@ export class Exchanges {
         else if (++strays >= STRAYS_MAX) finish('bad');
       });
       // Connected: the kernel takes datagrams of that server alone, and tells when nobody listens there.
-      socket.on('connect', () => socket.send(message));
+      socket.on('connect', () => {
+        if (open) socket.send(message);
+      });
       socket.connect(server.port, server.address);
-      return () => socket.close();
+      return () => {
+        open = false;
+        socket.close();
+      };
     });
   }
 

@@ -60,18 +60,31 @@ export function putU32(bytes: Uint8Array, at: number, value: number): void {
   putU16(bytes, at + 2, value);
 }
 
-/** `api-1.web` in wire form with its root label; null when a label is empty, over 63 octets, or the name over 255. */
-export function encodeName(name: string): Uint8Array | null {
-  if (name === '') return Uint8Array.of(0);
-  const out = Buffer.alloc(256);
-  let at = 0;
-  for (const label of name.split('.')) {
-    const size = Buffer.byteLength(label, 'latin1');
-    if (size === 0 || size > 63 || at + size + 2 > 255) return null;
-    out[at++] = size;
-    at += out.write(label, at, 'latin1');
+/** Whether a name can stand in a message: no empty label, none over 63 octets, 255 in all with length octets and root. */
+export function isName(name: string): boolean {
+  if (name.length > 253) return false;
+  let from = 0;
+  for (let dot = name.indexOf('.'); dot >= 0; dot = name.indexOf('.', from)) {
+    if (dot === from || dot - from > 63) return false;
+    from = dot + 1;
   }
-  return out.subarray(0, at + 1);
+  return name === '' || (name.length > from && name.length - from <= 63);
+}
+
+/** `api-1.web` in wire form with its root label; null when it is no name. */
+export function encodeName(name: string): Uint8Array | null {
+  if (!isName(name)) return null;
+  if (name === '') return Uint8Array.of(0);
+  const out = Buffer.alloc(name.length + 2);
+  out.write(name, 1, 'latin1');
+  // Each dot gives its place to the length of what follows it.
+  for (let at = 0; at <= name.length; ) {
+    const dot = name.indexOf('.', at);
+    const end = dot < 0 ? name.length : dot;
+    out[at] = end - at;
+    at = end + 1;
+  }
+  return out;
 }
 
 /**

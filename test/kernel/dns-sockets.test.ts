@@ -3,7 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, describe, expect, test } from 'vitest';
 import type { Namespace } from '../../src/contracts/kernel.ts';
 import type { RunningNameServer } from '../../src/dns/server.ts';
-import { closeFd, tcpListenerIn, udpSocketIn } from '../../src/kernel/socket-in.ts';
+import { libc } from '../../src/kernel/libc.ts';
+import { closeFd, socketAddress, tcpListenerIn, udpSocketIn } from '../../src/kernel/socket-in.ts';
 import {
   connectIn,
   DnsPlace,
@@ -137,6 +138,23 @@ describe('destroyed sockets', () => {
   }, 90_000);
 });
 
+describe('before the view is there', () => {
+  test('questions and connections wait in the kernel and are answered as soon as it is', async () => {
+    const server = place.server();
+    const namespace = place.namespace();
+    const port = server.ensureSandbox({ id: 'box', namespace, view: 7 });
+    using client = new RawClient(namespace, port);
+    const udp = client.ask(question('own', 1));
+    const tcp = streamAsk(namespace, port, question('own', 1));
+    await sleep(200);
+    server.setView(view({ view: 7, records: [{ name: 'own', a: ['10.0.0.1'] }] }));
+    for (const answer of await Promise.all([udp, tcp])) expect(answer?.readUInt16BE(6)).toBe(1);
+    server.removeView(7);
+    expect(await client.ask(question('own', 1), 100)).toBeNull();
+    expect(await idleCpuMs()).toBeLessThan(200);
+  });
+});
+
 describe('ports', () => {
   test('outside the namespace’s own range of ephemeral ports, and not one in use for either protocol', async () => {
     const server = place.server();
@@ -240,6 +258,20 @@ describe('TCP', () => {
     sockets[69]!.write(frame(question('own', 1)));
     await once(sockets[69]!, 'data');
     for (const socket of sockets) socket.destroy();
+    await expect.poll(() => server.load.streams).toBe(0);
+  });
+
+  test('connections that were reset before they were taken harm nobody', async () => {
+    const { server, namespace, port } = box();
+    const to = socketAddress(RESOLVER, port);
+    const SO_LINGER = 13;
+    for (let i = 0; i < 100; i++) {
+      const fd = namespace.run(() => libc.socket(2, 1 | 0o2000000, 0));
+      expect(libc.connect(fd, to, to.length)).toBe(0);
+      libc.setsockopt(fd, 1, SO_LINGER, Buffer.of(1, 0, 0, 0, 0, 0, 0, 0), 8);
+      closeFd(fd);
+    }
+    expect(await streamAsk(namespace, port, question('own', 1))).not.toBeNull();
     await expect.poll(() => server.load.streams).toBe(0);
   });
 
