@@ -191,6 +191,25 @@ except OSError as e: print(e.errno)`,
     expect(stdout.trim()).toBe('98');
   });
 
+  test('a namespace that its owner has closed is not entered again, whose number it may be', async () => {
+    const { server, namespace, port } = box();
+    const { path } = place.namespace();
+    const again = place.kernel.namespaces.open(namespace.path);
+    server.ensureSandbox({ id: 'box', namespace: again, view: 1 });
+    again[Symbol.dispose]();
+    const other = place.kernel.namespaces.open(path);
+    expect(other.fd).toBe(again.fd);
+    destroy(namespace, 'tcp');
+    expect(server.audit()).toEqual([]);
+    expect(() => server.ensureSandbox({ id: 'box', namespace: again, view: 1 })).toThrow(
+      expect.objectContaining({ code: 'kernel.failed', message: expect.stringContaining('closed') }),
+    );
+    expect(server.ensureSandbox({ id: 'box', namespace, view: 1, port })).toBe(port);
+    expect(await streamAsk(namespace, port, question('own', 1))).not.toBeNull();
+    expect(place.kernel.sockets.list(other, { protocol: 'udp' })).toEqual([]);
+    other[Symbol.dispose]();
+  });
+
   test('the same sandbox in a new namespace gets new sockets there', async () => {
     const { server, namespace, port } = box();
     const next = place.namespace();
