@@ -131,7 +131,7 @@ class DnsServer implements RunningNameServer {
         this.#clock,
         this.#batch,
         {
-          datagram: (_batch, slot, length) => this.#datagram(home, slot, length),
+          datagram: (slot, length) => this.#datagram(home, slot, length),
           connection: (socket) => this.#connection(home, socket),
           remade: (port) => this.#remade(home, port),
           failed: (error) => this.#failed(id, error),
@@ -215,7 +215,7 @@ class DnsServer implements RunningNameServer {
     if (size !== FORWARD) return;
     const to = this.#batch.sender(slot);
     this.#forward(home, message, false, (answer, bytes) => {
-      sendDatagram(home.sockets.udp, answer, bytes, to);
+      if (!sendDatagram(home.sockets.udp, answer, bytes, to)) dnsDropped.inc({ reason: 'unsent' });
     });
   }
 

@@ -32,8 +32,8 @@ const PORTS_TRIED_MAX = 128;
 
 /** What a sandbox's sockets need of the outside. */
 export interface Listener {
-  /** A datagram lies in `slot`, `length` octets; staging an answer is the callee's. */
-  datagram(batch: DatagramBatch, slot: number, length: number): void;
+  /** A datagram of `length` octets lies in the batch's `slot`; staging an answer is the callee's. */
+  datagram(slot: number, length: number): void;
   connection(socket: Socket): void;
   /** They were destroyed and stand again, maybe on another port. */
   remade(port: number): void;
@@ -202,7 +202,7 @@ export class SandboxSockets {
         this.#schedule();
         return;
       }
-      for (let slot = 0; slot < count; slot++) this.#listener.datagram(this.#batch, slot, this.#batch.length(slot));
+      for (let slot = 0; slot < count; slot++) this.#listener.datagram(slot, this.#batch.length(slot));
       const lost = this.#batch.flush(this.#udp);
       if (lost > 0) dnsDropped.inc({ reason: 'unsent' }, lost);
       if (count < this.#batch.slots.length) return;

@@ -11,10 +11,13 @@ import { createNameServer, type NameServerOptions, type RunningNameServer } from
 import { createKernel } from '../../src/kernel/kernel.ts';
 import { libc } from '../../src/kernel/libc.ts';
 import { closeFd, socketAddress, udpSocketIn } from '../../src/kernel/socket-in.ts';
+import { slowness } from '../../src/lab/daemon.ts';
 
 const PREFIX = 'sluice-dns-';
 const FOLDER = '/run/netns';
 export const RESOLVER = '127.0.0.11';
+/** Milliseconds that something may take here; more on an emulated machine. */
+export const within = (ms: number): number => ms * slowness();
 
 const alive = (pid: number): boolean => {
   try {
@@ -82,7 +85,7 @@ export const view = (parts: Partial<NameView> & { readonly view: number }): Name
 });
 
 /** Runs a program of the machine inside a namespace; ends within `limitMs`. */
-export function inside(namespace: Namespace, command: readonly string[], limitMs = 15_000): Promise<Ran> {
+export function inside(namespace: Namespace, command: readonly string[], limitMs = within(15_000)): Promise<Ran> {
   return new Promise((resolve) => {
     execFile(
       'nsenter',
@@ -109,7 +112,7 @@ export async function dig(namespace: Namespace, port: number, ...words: string[]
     '-p',
     String(port),
     '+tries=1',
-    '+time=6',
+    `+time=${within(6)}`,
     '+nocookie',
     ...words,
   ]);
@@ -149,7 +152,7 @@ export class RawClient implements Disposable {
   }
 
   /** The next datagram, null when none comes in time. */
-  async receive(limitMs = 3000): Promise<Buffer | null> {
+  async receive(limitMs = within(3000)): Promise<Buffer | null> {
     if (this.#received.length === 0) {
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, limitMs);
@@ -212,7 +215,7 @@ export async function streamAsk(
   namespace: Namespace,
   port: number,
   message: Uint8Array,
-  limitMs = 3000,
+  limitMs = within(3000),
 ): Promise<Buffer | null> {
   const socket = connectIn(namespace, port);
   const timer = setTimeout(() => socket.destroy(), limitMs);

@@ -17,6 +17,7 @@ import {
   streamAsk,
   unframe,
   view,
+  within,
 } from './dns-place.ts';
 
 const place = new DnsPlace();
@@ -59,7 +60,7 @@ describe('destroyed sockets', () => {
       const begun = performance.now();
       expect(await client.ask(question('own', 1))).not.toBeNull();
       expect(await streamAsk(namespace, port, question('own', 1))).not.toBeNull();
-      expect(performance.now() - begun).toBeLessThan(500);
+      expect(performance.now() - begun).toBeLessThan(within(500));
       for (const { id, port: now } of server.audit()) expect([id, now]).toEqual(['box', port]);
     },
   );
@@ -101,41 +102,45 @@ describe('destroyed sockets', () => {
     expect(await streamAsk(namespace, port, question('own', 1))).not.toBeNull();
   });
 
-  test('1,000 times in a loop while questions are asked: all are answered, nothing spins afterwards', async () => {
-    const { server, namespace, port } = box();
-    using client = new RawClient(namespace, port);
-    const loop = inside(
-      namespace,
-      ['sh', '-c', 'i=0; while [ $i -lt 500 ]; do ss -K -a -u; ss -K -a -t; i=$((i+1)); done >/dev/null'],
-      60_000,
-    );
-    let running = true;
-    void loop.then(() => {
-      running = false;
-    });
-    let answered = 0;
-    let slowest = 0;
-    while (running) {
-      const begun = performance.now();
-      let answer = await client.ask(question('own', 1), 100);
-      // The client's own socket is destroyed as well, a datagram may die with it; a resolver's second try must succeed.
-      for (let tries = 0; answer === null && tries < 3; tries++) {
-        using again = new RawClient(namespace, port);
-        answer = await again.ask(question('own', 1), 200);
+  test(
+    '1,000 times in a loop while questions are asked: all are answered, nothing spins afterwards',
+    async () => {
+      const { server, namespace, port } = box();
+      using client = new RawClient(namespace, port);
+      const loop = inside(
+        namespace,
+        ['sh', '-c', 'i=0; while [ $i -lt 500 ]; do ss -K -a -u; ss -K -a -t; i=$((i+1)); done >/dev/null'],
+        within(60_000),
+      );
+      let running = true;
+      void loop.then(() => {
+        running = false;
+      });
+      let answered = 0;
+      let slowest = 0;
+      while (running) {
+        const begun = performance.now();
+        let answer = await client.ask(question('own', 1), within(100));
+        // The client's own socket is destroyed as well, a datagram may die with it; a resolver's second try must succeed.
+        for (let tries = 0; answer === null && tries < 3; tries++) {
+          using again = new RawClient(namespace, port);
+          answer = await again.ask(question('own', 1), within(200));
+        }
+        expect(answer).not.toBeNull();
+        slowest = Math.max(slowest, performance.now() - begun);
+        answered++;
+        await sleep(1);
       }
-      expect(answer).not.toBeNull();
-      slowest = Math.max(slowest, performance.now() - begun);
-      answered++;
-      await sleep(1);
-    }
-    expect((await loop).code).toBe(0);
-    expect(answered).toBeGreaterThan(100);
-    expect(slowest).toBeLessThan(2000);
-    expect((await dig(namespace, port, 'own')).status).toBe('NOERROR');
-    expect((await dig(namespace, port, '+tcp', 'own')).status).toBe('NOERROR');
-    expect(server.audit()).toEqual([{ id: 'box', port }]);
-    expect(await idleCpuMs()).toBeLessThan(200);
-  }, 90_000);
+      expect((await loop).code).toBe(0);
+      expect(answered).toBeGreaterThan(100);
+      expect(slowest).toBeLessThan(within(2000));
+      expect((await dig(namespace, port, 'own')).status).toBe('NOERROR');
+      expect((await dig(namespace, port, '+tcp', 'own')).status).toBe('NOERROR');
+      expect(server.audit()).toEqual([{ id: 'box', port }]);
+      expect(await idleCpuMs()).toBeLessThan(within(200));
+    },
+    within(90_000),
+  );
 });
 
 describe('before the view is there', () => {
@@ -151,7 +156,7 @@ describe('before the view is there', () => {
     for (const answer of await Promise.all([udp, tcp])) expect(answer?.readUInt16BE(6)).toBe(1);
     server.removeView(7);
     expect(await client.ask(question('own', 1), 100)).toBeNull();
-    expect(await idleCpuMs()).toBeLessThan(200);
+    expect(await idleCpuMs()).toBeLessThan(within(200));
   });
 });
 
@@ -327,10 +332,10 @@ test('1,000 sandboxes cost little memory, and their audit little time', async ()
   expect(process.memoryUsage().rss - before).toBeLessThan(40 << 20);
   const begun = performance.now();
   expect(server.audit()).toEqual([]);
-  expect(performance.now() - begun).toBeLessThan(200);
+  expect(performance.now() - begun).toBeLessThan(within(200));
   for (const i of [0, 499, 999]) {
     using client = new RawClient(spaces[i % 10]!, ports[i]!);
     expect(await client.ask(question('own', 1))).not.toBeNull();
   }
-  expect(await idleCpuMs()).toBeLessThan(200);
+  expect(await idleCpuMs()).toBeLessThan(within(200));
 });
