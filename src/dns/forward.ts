@@ -5,7 +5,7 @@
  */
 import type { Clock } from '../clock.ts';
 import type { Logger } from '../log.ts';
-import { type Reply, ReplyCache } from './reply.ts';
+import { failure, type Reply, ReplyCache } from './reply.ts';
 import { Exchanges, type Outcome, probeQuery, type Query, type Server } from './upstream.ts';
 import { RCODE, TYPE } from './wire.ts';
 
@@ -33,11 +33,11 @@ export interface Ask {
   readonly key: string;
   readonly query: Query;
   readonly servers: readonly Server[];
-  /** Called once, possibly at once; null is a failure. `ageS`: seconds that the reply was kept. `fresh`: it was asked for. */
-  readonly done: (reply: Reply | null, ageS: number, fresh: boolean) => void;
+  /** Called once, possibly at once. `ageS`: seconds that the reply was kept. `fresh`: it was asked for. */
+  readonly done: (reply: Reply, ageS: number, fresh: boolean) => void;
 }
 
-/** Why a question was not asked: the two limits, and a loop. */
+/** Which limit forbids a question. */
 export type Refusal = 'sandbox-limit' | 'limit';
 
 interface Pending {
@@ -138,14 +138,15 @@ export class Forwarder {
   }
 
   async #settle(ask: Ask, key: string, pendingKey: string, { waiting, sandboxes }: Pending): Promise<void> {
-    let reply: Reply | null = null;
+    const { head } = ask.query;
+    let reply = failure(head, head.length, RCODE.SERVFAIL);
     try {
-      reply = await this.#resolve(ask);
+      reply = (await this.#resolve(ask)) ?? reply;
     } catch (error) {
       this.#logger?.error({ key, err: error }, 'a question could not be asked upstream');
     }
-    const failed = reply === null || (reply.rcode !== RCODE.NOERROR && reply.rcode !== RCODE.NXDOMAIN);
-    if (reply) this.#cache.put(key, reply, failed ? FAILURE_MS : reply.lifetimeS * 1000, this.#clock.monotonic());
+    const failed = reply.rcode !== RCODE.NOERROR && reply.rcode !== RCODE.NXDOMAIN;
+    this.#cache.put(key, reply, failed ? FAILURE_MS : reply.lifetimeS * 1000, this.#clock.monotonic());
     this.#pending.delete(pendingKey);
     for (const { sandbox, done } of waiting) {
       this.#release(sandbox);
@@ -193,7 +194,7 @@ export class Forwarder {
           outcome = await this.#exchanges.ask(server, query, false, Math.min(SERVER_MS_MAX, left()));
         const state = this.#stateOf(server);
         if (outcome === 'silent') {
-          state.doubtUntil = this.#clock.monotonic() + DOUBT_MS;
+          if (limitMs === SERVER_MS_MAX) state.doubtUntil = this.#clock.monotonic() + DOUBT_MS;
           continue;
         }
         if (isReply(outcome)) {

@@ -284,14 +284,13 @@ class DnsServer implements RunningNameServer {
     const head = Buffer.from(message.subarray(0, end));
     const limit = answerLimit(question, stream);
     const done: Ask['done'] = (reply, ageS, fresh) => {
-      const told = reply ?? failure(head, end, RCODE.SERVFAIL);
-      dnsQueries.inc({ path: fresh ? 'forward' : 'slow', rcode: rcodeName(told.rcode) });
+      dnsQueries.inc({ path: fresh ? 'forward' : 'slow', rcode: rcodeName(reply.rcode) });
       if (this.#homes.get(home.id) !== home) return;
       this.#scratch.set(head);
-      send(this.#scratch, writeReply(told, ageS, this.#scratch, question, limit));
+      send(this.#scratch, writeReply(reply, ageS, this.#scratch, question, limit));
     };
     if (this.#forwarder.isProbe(name, type, home.id)) {
-      done(null, 0, false);
+      done(failure(head, end, RCODE.SERVFAIL), 0, false);
       return;
     }
     // A label with a dot in it is not the two names that it reads like: its octets are the key.
@@ -306,6 +305,6 @@ class DnsServer implements RunningNameServer {
     });
     if (refusal === undefined) return;
     dnsDropped.inc({ reason: refusal });
-    done(null, 0, false);
+    done(failure(head, end, RCODE.SERVFAIL), 0, false);
   }
 }

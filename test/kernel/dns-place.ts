@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process';
 import dgram from 'node:dgram';
 import { once } from 'node:events';
-import { readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { systemClock } from '../../src/clock.ts';
 import type { Kernel, Namespace } from '../../src/contracts/kernel.ts';
@@ -69,6 +69,7 @@ export class DnsPlace {
 
   /** What a run that died left behind. */
   #sweep(): void {
+    mkdirSync(FOLDER, { recursive: true });
     for (const name of readdirSync(FOLDER, { withFileTypes: true }).map((entry) => entry.name)) {
       const pid = /^sluice-dns-(\d+)-/.exec(name)?.[1];
       if (pid && Number(pid) !== process.pid && !alive(Number(pid))) this.kernel.namespaces.remove(`${FOLDER}/${name}`);
