@@ -78,7 +78,7 @@ async function main(): Promise<void> {
   });
   await dataplane.start();
 
-  const names = createNameServer({ kernel, clock, logger, resolvers: config.dns.length > 0 ? config.dns : undefined });
+  const names = createNameServer({ clock, logger, resolvers: config.dns });
   const drivers = await loadDrivers({ instance: config.instance, kernel }, config.plugins, clock);
   const ipams = new Map([['default', createIpam({ store, clock, pools: config.defaultAddressPools })]]);
   const registryOfDrivers = {

@@ -32,6 +32,7 @@ const SO_NETNS_COOKIE = 71;
 const AF_INET = 2;
 const SOCK_DGRAM = 2;
 const SOCK_CLOEXEC = 0o2000000;
+const EBADF = 9;
 const EINVAL = 22;
 const ENOENT = 2;
 
@@ -57,6 +58,7 @@ class OpenNamespace implements Namespace {
   readonly identity: string;
   #cookie: bigint | undefined;
   #netlink: (Netlink & Disposable) | undefined;
+  #closed = false;
   readonly #keep: boolean;
   readonly #onUse: (namespace: OpenNamespace) => void;
 
@@ -92,6 +94,8 @@ class OpenNamespace implements Namespace {
   }
 
   run<T>(fn: () => T): T {
+    // The number of a closed descriptor may be another namespace's by now.
+    if (this.#closed) throw kernelError(EBADF, `enter network namespace ${this.path}`, 'it was closed');
     return withNetns(this.fd, fn);
   }
 
@@ -118,6 +122,8 @@ class OpenNamespace implements Namespace {
   }
 
   [Symbol.dispose](): void {
+    if (this.#closed) return;
+    this.#closed = true;
     this.closeNetlink();
     closeSync(this.fd);
   }
