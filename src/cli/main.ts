@@ -4,7 +4,7 @@
  */
 import { isSluiceError } from '../errors.ts';
 import { type Command, type Context, isGroup, UsageError } from './command/command.ts';
-import { advised, type Parsed, ParseError, parse } from './command/parse.ts';
+import { type Parsed, ParseError, parse } from './command/parse.ts';
 import { processTerminal, type Terminal } from './print/terminal.ts';
 import { tree } from './tree.ts';
 
@@ -63,7 +63,7 @@ async function complain(
   env: NodeJS.ProcessEnv,
 ): Promise<number> {
   if (error instanceof UsageError) {
-    terminal.err(`sluice: ${await advised(error)}\nTry "${['sluice', ...path].join(' ')} -h".\n`);
+    terminal.err(`sluice: ${error.message}\nTry "${['sluice', ...path].join(' ')} -h".\n`);
     return USAGE;
   }
   if (isSluiceError(error)) {

@@ -29,7 +29,7 @@ const createFlags = {
   mtu: one('BYTES', integer, 'MTU of its links', { absent: "the underlay's, less the driver's overhead" }),
   label: pairs('KEY=VALUE', 'Label'),
   opt: pairs('KEY=VALUE', 'Option of the driver', { short: 'o' }),
-  ipamDriver: one('DRIVER', text, 'Address management driver', { absent: 'default' }),
+  ipamDriver: one('DRIVER', text, 'Address management driver'),
   quiet: toggle('Print the id instead of the name', { short: 'q' }),
   detach: toggle('Return as soon as the network is stored'),
   waitTimeout: waitTimeoutFlag,

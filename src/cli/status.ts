@@ -1,5 +1,6 @@
 /** `sluice status` and `sluice version`: what is there, and how it fares. */
 import type { StatusAnswer, VersionAnswer } from '../model/answer.ts';
+import type { Kind } from '../model/object.ts';
 import { command } from './command/command.ts';
 import { one, text } from './command/flag.ts';
 import { ownVersion } from './install.ts';
@@ -19,6 +20,15 @@ function countText(states: Readonly<Record<string, number>>): string {
   return some.length > 0 ? some.map(([state, count]) => `${count} ${state}`).join(', ') : '0';
 }
 
+const PLURALS: Readonly<Record<Kind, string>> = {
+  network: 'Networks',
+  sandbox: 'Sandboxes',
+  endpoint: 'Endpoints',
+  service: 'Services',
+  container: 'Containers',
+  node: 'Nodes',
+};
+
 export function statusText(status: StatusAnswer): string {
   const { store, counts, components, conditions } = status;
   const storeText = store.available
@@ -34,7 +44,7 @@ export function statusText(status: StatusAnswer): string {
     ['Store', storeText],
     ...Object.entries(counts ?? {})
       .filter(([, states]) => Object.values(states).some((count) => count > 0))
-      .map(([kind, states]) => [`${kind[0]!.toUpperCase()}${kind.slice(1)}s`, countText(states)] as const),
+      .map(([kind, states]) => [PLURALS[kind as Kind], countText(states)] as const),
   ]);
   const parts = renderTable(
     ['COMPONENT', 'STATE', 'QUEUED', 'LAST SUCCESS', 'ERROR'],

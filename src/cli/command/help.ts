@@ -46,7 +46,7 @@ function flagLabel(key: string, flag: Flag): string {
 
 /** The text beside a flag: help, and in brackets what an absent flag means and whether it may be repeated. */
 export function flagText(flag: Flag): string {
-  const notes = [...(flag.absent ? [`default ${flag.absent}`] : []), ...(flag.many ? ['repeatable'] : [])];
+  const notes = [...(flag.absent ? [`default: ${flag.absent}`] : []), ...(flag.many ? ['repeatable'] : [])];
   return notes.length > 0 ? `${flag.help} (${notes.join('; ')})` : flag.help;
 }
 

@@ -53,7 +53,7 @@ export async function parse(tree: Tree, argv: readonly string[]): Promise<Parsed
     while (at < argv.length && (node === null || isGroup(node))) {
       const token = argv[at]!;
       if (token.startsWith('-') && token !== '-') {
-        if (token !== '--') at = readFlag(GLOBAL_FLAGS, argv, at, given.flags, () => hereOf(path));
+        if (token !== '--') at = readFlag(GLOBAL_FLAGS, argv, at, given.flags, path);
         at++;
         continue;
       }
@@ -66,7 +66,7 @@ export async function parse(tree: Tree, argv: readonly string[]): Promise<Parsed
     readRest({ ...node.flags, ...GLOBAL_FLAGS }, node.args, argv, at, given, path);
     return parsed(path, node, node.flags, node.args, given);
   } catch (error) {
-    throw error instanceof UsageError ? new ParseError(error.message, path, node) : error;
+    throw error instanceof UsageError ? new ParseError(await advised(error), path, node) : error;
   }
 }
 
@@ -77,7 +77,7 @@ function parsed(path: readonly string[], node: Node | null, flags: Flags, args: 
   return { path, node, help, host, flags: readFlags(flags, given), args: readArgs(args, given.words, path) };
 }
 
-const hereOf = (path: readonly string[]): string => ['sluice', ...path].join(' ');
+const nameOf = (path: readonly string[]): string => ['sluice', ...path].join(' ');
 
 /** Names and aliases → name. */
 export function spellings(
@@ -95,7 +95,8 @@ async function step(tree: Tree, group: Group | null, word: string, path: string[
   if (name === undefined) {
     const { nearest } = await import('./nearest.ts');
     const close = nearest(word, spellings(nodes).keys());
-    throw new UsageError(`${hereOf(path)} has no command "${word}"${close ? `; did you mean "${close}"?` : ''}`);
+    const said = `there is no command "${[...path, word].join(' ')}"`;
+    throw new UsageError(close ? `${said}; did you mean "${[...path, close].join(' ')}"?` : said);
   }
   return [name, group ? group.commands[name]! : await tree[name]!.load()];
 }
@@ -106,7 +107,7 @@ function readFlag(
   argv: readonly string[],
   at: number,
   into: Map<string, string[]>,
-  here: () => string,
+  path: readonly string[],
 ): number {
   const token = argv[at]!;
   const give = (key: string, text: string): void => void into.set(key, [...(into.get(key) ?? []), text]);
@@ -126,13 +127,13 @@ function readFlag(
     const key = Object.keys(flags).find(
       (candidate) => flagName(candidate) === spelling || flags[candidate]!.also?.includes(spelling),
     );
-    if (key === undefined) throw unknownFlag(spelling, flags, here());
+    if (key === undefined) throw new UnknownFlag(spelling, flags, path);
     return take(key, flags[key]!, equals < 0 ? undefined : token.slice(equals + 1), spelling);
   }
   for (let i = 1; i < token.length; i++) {
     const spelling = `-${token[i]}`;
     const found = Object.entries(flags).find(([, { short }]) => short === token[i]);
-    if (!found) throw unknownFlag(spelling, flags, here());
+    if (!found) throw new UnknownFlag(spelling, flags, path);
     const [key, flag] = found;
     const rest = token.slice(i + 1);
     // A switch may be followed by more switches; the rest of a token after a flag with a value is the value.
@@ -146,17 +147,15 @@ class UnknownFlag extends UsageError {
   readonly spelling: string;
   readonly known: readonly string[];
 
-  constructor(spelling: string, flags: Flags, here: string) {
-    super(`${here} has no flag ${spelling}`);
+  constructor(spelling: string, flags: Flags, path: readonly string[]) {
+    super(`${nameOf(path)} has no flag ${spelling}`);
     this.spelling = spelling;
     this.known = Object.keys(flags).map(flagName);
   }
 }
-const unknownFlag = (spelling: string, flags: Flags, here: string): UnknownFlag =>
-  new UnknownFlag(spelling, flags, here);
 
-/** Adds what the caller may have meant. */
-export async function advised(error: UsageError): Promise<string> {
+/** With what the caller may have meant. */
+async function advised(error: UsageError): Promise<string> {
   if (!(error instanceof UnknownFlag) || !error.spelling.startsWith('--')) return error.message;
   const { nearest } = await import('./nearest.ts');
   const close = nearest(error.spelling, error.known);
@@ -182,7 +181,7 @@ function readRest(
     }
     if (onlyWords || token === '-' || !token.startsWith('-')) words.push(token);
     else if (token === '--') onlyWords = true;
-    else at = readFlag(flags, argv, at, into, () => hereOf(path));
+    else at = readFlag(flags, argv, at, into, path);
   }
 }
 
@@ -198,11 +197,11 @@ function readArgs(args: Args, words: readonly string[], path: readonly string[])
   for (const [key, arg] of Object.entries(args)) {
     const own = arg.many ? words.slice(at) : words.slice(at, at + 1);
     if (own.length === 0 && !arg.optional) {
-      throw new UsageError(`${hereOf(path)} needs ${argLabel(key, arg)}: ${arg.help}`);
+      throw new UsageError(`${nameOf(path)} needs ${argLabel(key, arg)}: ${arg.help}`);
     }
     values[key] = arg.read(own);
     at += own.length;
   }
-  if (at < words.length) throw new UsageError(`${hereOf(path)} takes no further "${words[at]}"`);
+  if (at < words.length) throw new UsageError(`${nameOf(path)} takes no further "${words[at]}"`);
   return values;
 }

@@ -37,13 +37,14 @@ export interface ListOptions {
   readonly noTrunc?: boolean;
 }
 
-/** Prints a listing. `table TEMPLATE`, Docker's, makes a table of the columns that the template names. */
-export async function printList<V extends { readonly id: string }>(
+/** Prints a listing, by name. `table TEMPLATE`, Docker's, makes a table of the columns that the template names. */
+export async function printList<V extends Pick<Obj, 'id' | 'name'>>(
   { terminal }: Context,
-  items: readonly V[],
+  unsorted: readonly V[],
   columns: readonly Column<V>[],
   { format = 'table', quiet, noTrunc }: ListOptions,
 ): Promise<void> {
+  const items = unsorted.toSorted((a, b) => (a.name < b.name ? -1 : 1));
   if (quiet) {
     terminal.out(items.map(({ id }) => `${noTrunc ? id : shortId(id)}\n`).join(''));
     return;
