@@ -26,8 +26,11 @@ export interface Event {
 export class Teller {
   readonly #seen = new Map<string, { readonly name: string; state?: string }>();
 
-  learn(objects: readonly Obj[]): void {
-    for (const { id, name } of objects) if (!this.#seen.has(id)) this.#seen.set(id, { name });
+  /** What is there already. Objects written after `revision` are left to the changes to come, which may tell of their creation. */
+  learn(objects: readonly Obj[], revision = Number.POSITIVE_INFINITY): void {
+    for (const object of objects) {
+      if (object.revision <= revision && !this.#seen.has(object.id)) this.#seen.set(object.id, { name: object.name });
+    }
   }
 
   tell(message: Extract<WatchMessage, { type: 'change' }>): Event[] {
@@ -110,11 +113,11 @@ export const events = command({
         terminal.out(`${words.join(' ')}\n`);
       }
     };
-    if (since === undefined) teller.learn(await objectsOf(client));
+    teller.learn(await objectsOf(client), since);
     for await (const message of client.watch({ ...(kind.length > 0 && { kinds: kind }), from: since })) {
       if (message.type === 'change') for (const event of teller.tell(message)) print(event);
       else {
-        teller.learn(await objectsOf(client));
+        teller.learn(await objectsOf(client), message.revision);
         if (format === 'table') terminal.out(`${new Date().toISOString()} relist revision ${message.revision}\n`);
       }
     }
