@@ -31,6 +31,10 @@ for tool in nsenter unshare mount; do
   command -v "$tool" >/dev/null || fail "there is no $tool (util-linux) on the PATH"
 done
 [ -z "$cgroup" ] || echo 0 >"$cgroup/cgroup.procs" || fail "cannot join cgroup $cgroup"
+case $1 in
+  */*) ;;
+  *) command -v "$1" >/dev/null || { printf 'sluice: there is no program %s on the PATH\\n' "$1" >&2; exit 127; } ;;
+esac
 [ -n "$resolv" ] || exec nsenter --net="$netns" -- sh -c 'exec "$@"' sluice "$@"
 exec nsenter --net="$netns" -- unshare --mount --propagation slave -- sh -c '
 resolv=$1

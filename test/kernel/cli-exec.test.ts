@@ -93,6 +93,14 @@ describe('sandbox exec', () => {
     expect(exec(line, { netnsPath }).status).toBe(expected);
   });
 
+  test('a program that is not there is named', () => {
+    expect(exec(['no-such-program']).stderr).toBe('sluice: there is no program no-such-program on the PATH\n');
+    expect(exec(['/nowhere/program'])).toMatchObject({
+      status: 127,
+      stderr: expect.stringContaining('/nowhere/program'),
+    });
+  });
+
   test('arguments arrive as they were', () => {
     const words = ['a b', "it's", '"$HOME"', '', '*', '--', '-n', '\\n', 'ü'];
     expect(exec(['printf', '[%s]', ...words]).stdout).toBe(words.map((word) => `[${word}]`).join(''));
