@@ -1,3 +1,6 @@
+import { execFileSync } from 'node:child_process';
+import { constants } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, describe as group, test } from 'vitest';
 import { describe } from '../../src/cli/print/describe.ts';
@@ -34,6 +37,18 @@ group('tables', () => {
     expect(renderTable(['NAME'], [['a\u001b[31mb\nc']])).toBe('NAME\na [31mb c\n');
     expect(describe({ label: 'x\u001b]0;y\u0007' })).toBe('label: x ]0;y \n');
   });
+});
+
+test('looking at the terminal leaves the streams as they are, for a program that this process becomes', () => {
+  const module = join(import.meta.dirname, '../../src/cli/print/terminal.ts');
+  const code = `
+    const terminal = (await import('${module}')).processTerminal();
+    if (terminal.columns || terminal.colour || terminal.live || (await terminal.ask('?'))) process.exit(1);
+    process.execve('/bin/sh', ['sh', '-c', 'for n in 0 1 2; do cat <&$n /proc/$$/fdinfo/$n; done'], process.env);`;
+  const said = execFileSync(process.execPath, ['--input-type=module', '-e', code], { input: '', encoding: 'utf8' });
+  const flags = [...said.matchAll(/^flags:\s*(\d+)/gm)].map((match) => Number.parseInt(match[1]!, 8));
+  expect(flags).toHaveLength(3);
+  for (const flag of flags) expect(flag & constants.O_NONBLOCK).toBe(0);
 });
 
 test('a description leaves out what is empty and keeps short lists on a line', () => {

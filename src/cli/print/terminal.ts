@@ -27,24 +27,35 @@ const CODES: Readonly<Record<Colour, readonly [number, number]>> = {
 export const paint = (colour: Colour, text: string): string =>
   `\u001b[${CODES[colour][0]}m${text}\u001b[${CODES[colour][1]}m`;
 
-/** Standard streams of this process. A reader that went away (`| head`) ends it quietly. */
+/**
+ * Standard streams of this process. None is opened before it is used: Node makes a pipe non-blocking when it opens it, and that would
+ * stay so for a program that this process becomes. A reader that went away (`| head`) ends it quietly.
+ */
 export function processTerminal(): Terminal {
-  const { stdout, env } = process;
-  stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error;
-    process.exit(0);
-  });
-  const isTerminal = stdout.isTTY === true;
+  const { env } = process;
+  const { isatty } = process.getBuiltinModule('node:tty');
+  let stdout: typeof process.stdout | undefined;
+  const open = (): typeof process.stdout => {
+    stdout ??= process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EPIPE') throw error;
+      process.exit(0);
+    });
+    return stdout;
+  };
   return {
-    out: (text) => void stdout.write(text),
+    out: (text) => void open().write(text),
     err: (text) => void process.stderr.write(text),
-    columns: isTerminal ? stdout.columns : undefined,
-    colour: isTerminal && !env.NO_COLOR && env.TERM !== 'dumb',
+    get columns() {
+      return isatty(1) ? open().columns : undefined;
+    },
+    get colour() {
+      return isatty(1) && !env.NO_COLOR && env.TERM !== 'dumb';
+    },
     get live() {
-      return process.stderr.isTTY === true && env.TERM !== 'dumb';
+      return isatty(2) && env.TERM !== 'dumb';
     },
     async ask(question) {
-      if (!process.stdin.isTTY || !process.stderr.isTTY) return null;
+      if (!isatty(0) || !isatty(2)) return null;
       const { createInterface } = await import('node:readline/promises');
       const lines = createInterface({ input: process.stdin, output: process.stderr });
       try {
