@@ -46,7 +46,7 @@ export function processTerminal(): Terminal {
     out: (text) => void open().write(text),
     err: (text) => void process.stderr.write(text),
     get columns() {
-      return isatty(1) ? open().columns : undefined;
+      return isatty(1) ? open().columns || undefined : undefined;
     },
     get colour() {
       return isatty(1) && !env.NO_COLOR && env.TERM !== 'dumb';
