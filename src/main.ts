@@ -67,6 +67,10 @@ async function main(): Promise<void> {
   kernel.ensureBpffs(config.bpffs);
   const cgroupRoot = config.cgroupRoot ?? kernel.cgroups.mount;
   const cgroupBase = join(cgroupRoot, cgroupName(config.instance));
+  // For sluice-off, which finds there what this daemon had from flags and environment, also after its death.
+  const { instance, runDir, stateDir, bpffs } = config;
+  const settings = { instance, runDir, stateDir, bpffs, cgroupRoot };
+  writeFileSync(join(runDir, 'settings.json'), `${JSON.stringify(settings, null, 2)}\n`);
   kernel.cgroups.ensure(cgroupBase);
   const dataplane = createEbpfDataplane({
     kernel,
