@@ -56,9 +56,15 @@ export async function runSuite({ suite, rows, quick }: Omit<Command, 'json'>): P
   const random = seededRandom(SEED);
   const reports = new Map<string, RowReport>();
   const open = await suite.open(rows, say);
+  let closing: Promise<void> | null = null;
+  const close = (): Promise<void> => {
+    closing ??= open.close();
+    return closing;
+  };
+  // Arms fail while everything goes; the process ends before anybody asks why.
   const closeOnSignal = (signal: NodeJS.Signals): void => {
     say(`${signal}: cleaning up`);
-    open.close().finally(() => process.exit(130));
+    close().finally(() => process.exit(130));
   };
   process.once('SIGINT', closeOnSignal).once('SIGTERM', closeOnSignal);
   try {
@@ -85,7 +91,7 @@ export async function runSuite({ suite, rows, quick }: Omit<Command, 'json'>): P
           say(`${family} round ${round} ${arm}: ${numbers.join(', ')}`);
         },
       );
-      const apart = open.apart?.() ?? {};
+      const apart = (await open.apart?.()) ?? {};
       for (const result of results) reports.set(result.row.id, reportRow(result, apart[result.row.id]));
       say(`${family}: ${Math.round((performance.now() - started) / 1_000)} s`);
     }
@@ -100,8 +106,8 @@ export async function runSuite({ suite, rows, quick }: Omit<Command, 'json'>): P
       rows: rows.map(({ id }) => reports.get(id)!),
     };
   } finally {
+    await close();
     process.off('SIGINT', closeOnSignal).off('SIGTERM', closeOnSignal);
-    await open.close();
   }
 }
 

@@ -22,12 +22,23 @@ const COLOURS: Readonly<Record<RowReport['verdict'], string>> = {
 const escapeXml = (text: string): string =>
   text.replace(/[&<>"]/g, (char) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[char]!);
 
-/** 1, 2 and 5 times the powers of ten between two numbers, and the ends' neighbours. */
+/** Marks at most on an axis that spans less than a power of ten. */
+const TICKS_MAX = 10;
+
+/** Round numbers between two: 1, 2 and 5 times the powers of ten, or within a power of ten multiples of one such number. */
 export function ticks(low: number, high: number): number[] {
-  const found: number[] = [];
-  for (let power = Math.floor(Math.log10(low)) - 1; power <= Math.ceil(Math.log10(high)); power++)
-    for (const digit of [1, 2, 5]) found.push(digit * 10 ** power);
-  return found.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
+  const round = (value: number): number => Number(value.toPrecision(6));
+  const powers = (from: number, to: number): number[] => {
+    const first = Math.floor(Math.log10(from));
+    const count = Math.ceil(Math.log10(to)) - first + 1;
+    return Array.from({ length: count }, (_, at) => [1, 2, 5].map((digit) => round(digit * 10 ** (first + at)))).flat();
+  };
+  const within = (value: number): boolean => value >= low && value <= high;
+  if (high / low >= 10) return powers(low, high).filter(within);
+  const least = (high - low) / TICKS_MAX;
+  const step = powers(least, 10 * least).find((size) => size >= least)!;
+  const first = Math.ceil(low / step);
+  return Array.from({ length: TICKS_MAX + 1 }, (_, at) => round((first + at) * step)).filter(within);
 }
 
 interface Drawn {

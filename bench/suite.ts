@@ -49,7 +49,7 @@ export interface OpenSuite {
   /** What each arm was given: versions, configuration, placement. */
   readonly given: Readonly<Record<string, string>>;
   /** Numbers that belong to a row but are no part of it: what the kernel holds beside a process's memory. */
-  apart?(): Readonly<Record<string, Readonly<Record<string, number>>>>;
+  apart?(): Promise<Readonly<Record<string, Readonly<Record<string, number>>>>>;
   /** Removes everything; fails when something stays behind. */
   close(): Promise<void>;
 }

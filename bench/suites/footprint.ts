@@ -121,16 +121,20 @@ function memoryArm(stage: Stage, say: (line: string) => void): Arm {
   };
 }
 
-function apart(stage: Stage): Record<string, Record<string, number>> {
+/** Numbers of the memory row that are no part of it. */
+async function memoryApart(stage: Stage): Promise<Record<string, number>> {
   const { pid } = stage.host.daemon.current!;
   const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+  const metrics = await stage.client.metrics();
+  const metric = (name: string): number => Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(metrics)?.[1]) / 1e6;
   return {
-    'footprint/daemon-pss/none': {
-      'kernel maps MB': mapMegabytes(pid),
-      'RSS MB': megabytes(status, 'VmRSS'),
-      threads: Number(/^Threads:\s+(\d+)$/m.exec(status)?.[1]),
-      descriptors: readdirSync(`/proc/${pid}/fd`).length,
-    },
+    'kernel maps MB': mapMegabytes(pid),
+    'RSS MB': megabytes(status, 'VmRSS'),
+    'heap used MB': metric('nodejs_heap_size_used_bytes'),
+    'heap MB': metric('nodejs_heap_size_total_bytes'),
+    'external MB': metric('nodejs_external_memory_bytes'),
+    threads: Number(/^Threads:\s+(\d+)$/m.exec(status)?.[1]),
+    descriptors: readdirSync(`/proc/${pid}/fd`).length,
   };
 }
 
@@ -150,7 +154,7 @@ async function open(_wanted: readonly Row[], say: (line: string) => void): Promi
       ],
       memory: [memoryArm(stage, say)],
     },
-    apart: () => apart(stage),
+    apart: async () => ({ 'footprint/daemon-pss/none': await memoryApart(stage) }),
     close: stage.close,
   };
 }

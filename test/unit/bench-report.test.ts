@@ -182,7 +182,10 @@ describe('a result', () => {
     expect(svg).not.toMatch(/NaN|Infinity|undefined/);
     const nothing = plot({ ...report, rows: report.rows.slice(2) });
     expect(nothing).toContain('</svg>');
-    expect(ticks(0.4, 3)).toEqual([0.5, 1, 2]);
+    expect(ticks(0.09, 9)).toEqual([0.1, 0.2, 0.5, 1, 2, 5]);
+    expect(ticks(0.8, 1.6)).toEqual([0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6]);
+    expect(ticks(0.97, 1.05)).toEqual([0.97, 0.98, 0.99, 1, 1.01, 1.02, 1.03, 1.04, 1.05]);
+    expect(ticks(0.4, 3)).toEqual([0.5, 1, 1.5, 2, 2.5, 3]);
   });
 
   it('as three files', () => {
