@@ -1,11 +1,11 @@
 /*
- * What the BPF programs at a cgroup's hooks cost: runs and nanoseconds of each program in effect there, between the start and
- * SIGTERM. The kernel keeps these statistics only while somebody holds BPF_ENABLE_STATS, so they end with this process.
+ * What the BPF programs attached to a cgroup cost: runs and nanoseconds of each, between the start and SIGTERM. The kernel
+ * keeps these statistics only while somebody holds BPF_ENABLE_STATS, so they end with this process.
  *
  *   hooks --cgroup DIR
  *
  * Prints "ready" on standard error, and at the end one line: {"programs":[{"id":7,"hook":"connect4","name":"…","runs":1,"ns":1}]}
- * The equivalent: sysctl kernel.bpf_stats_enabled=1; bpftool cgroup show DIR effective; bpftool prog show id N
+ * The equivalent: sysctl kernel.bpf_stats_enabled=1; bpftool cgroup show DIR; bpftool prog show id N
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -58,14 +58,13 @@ static void look(struct program *program, uint64_t *runs, uint64_t *ns) {
   *ns = info.run_time_ns;
 }
 
-/* The programs that run for a process in the cgroup, those of its ancestors included. */
+/* The programs attached to this very cgroup: those of its ancestors, which run there too, are somebody else's. */
 static unsigned find(int cgroup, struct program *programs) {
   unsigned count = 0;
   for (unsigned hook = 0; hook < sizeof HOOKS / sizeof *HOOKS; hook++) {
     uint32_t ids[PROGRAMS_MAX];
     union bpf_attr query = {.query = {.target_fd = (uint32_t)cgroup,
                                       .attach_type = HOOKS[hook].type,
-                                      .query_flags = BPF_F_QUERY_EFFECTIVE,
                                       .prog_ids = (uint64_t)ids,
                                       .prog_cnt = PROGRAMS_MAX}};
     if (bpf(BPF_PROG_QUERY, &query)) die("BPF_PROG_QUERY");

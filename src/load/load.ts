@@ -268,7 +268,7 @@ export function startServer(place: Place, { cpus, ...options }: ServerOptions): 
   return start(place, 'server', words({ ...options }), { cpus });
 }
 
-/** Counts what the programs at the hooks of a cgroup cost until it is stopped. BPF statistics are on meanwhile, and cost a little themselves. */
+/** Counts what the programs attached to a cgroup (not to its ancestors) cost until it is stopped. BPF statistics are on meanwhile, and cost a little themselves. */
 export async function startHookCost(cgroup: string, place: Place = {}): Promise<Running<readonly HookCost[]>> {
   const running = await start<{ programs: HookCost[] }>(place, 'hooks', words({ cgroup }), {});
   const { pid } = running;
