@@ -58,6 +58,18 @@ export const dnsDropped = new Counter({
   labelNames: ['reason'],
   registers,
 });
+export const balanced = new Gauge({
+  name: 'sluice_service_connects',
+  help: 'Connects and first datagrams by service, VIP, port and result (balanced, refused), read from BPF maps',
+  labelNames: ['service', 'vip', 'port', 'result'],
+  registers,
+});
+export const dropped = new Gauge({
+  name: 'sluice_endpoint_drops',
+  help: 'Frames dropped at the endpoint by reason, read from BPF maps',
+  labelNames: ['endpoint', 'reason'],
+  registers,
+});
 export const apiRequests = new Histogram({
   name: 'sluice_api_request_seconds',
   help: 'API requests',

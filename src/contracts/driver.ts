@@ -29,12 +29,14 @@ export interface NetworkResult {
   readonly mtu?: number;
   /** Whether traffic of endpoints crosses the host's stack, so that the host must route, isolate and translate it. */
   readonly routed: boolean;
+  /** What this call had to make or mend, in words; empty when all was as it should be. */
+  readonly changed?: readonly string[];
 }
 
 export interface EndpointResult {
   /** Absent: nothing to move (host, none). */
   readonly link?: {
-    /** In the host's namespace until it is moved: the interface that goes into the sandbox. */
+    /** The interface that goes into the sandbox: by its name and ifindex there once it is inside, in the host's namespace before. */
     readonly ifname: string;
     readonly ifindex: number;
     /** The other end, where identity and anti-spoofing are enforced. */
@@ -42,6 +44,8 @@ export interface EndpointResult {
     readonly hostIfindex?: number;
     readonly mtu: number;
   };
+  /** What this call had to make or mend, in words. */
+  readonly changed?: readonly string[];
 }
 
 export interface JoinResult {
@@ -52,6 +56,8 @@ export interface JoinResult {
   readonly routes: readonly { readonly destination: string; readonly gateway?: string }[];
   /** Neighbours to programme permanently in the sandbox. */
   readonly neighbours: readonly { readonly ip: string; readonly mac: string }[];
+  /** Addresses are set as host addresses (/32, /128) and gateways are on the link: nothing else is. */
+  readonly pointToPoint?: boolean;
   /** The sandbox shares the host's own namespace (host driver). */
   readonly hostNamespace?: boolean;
 }

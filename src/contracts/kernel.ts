@@ -97,6 +97,8 @@ export interface LinkChange {
   /** ifindex, 0 releases it. */
   readonly master?: number;
   readonly alias?: string;
+  /** IFLA_GROUP */
+  readonly group?: number;
   readonly netnsFd?: number;
   readonly port?: {
     readonly learning?: boolean;
@@ -291,4 +293,6 @@ export interface Kernel extends Disposable {
   ): Monitor;
   /** Path of a bpffs, mounted if there is none. */
   ensureBpffs(path: string): void;
+  /** Who is at the other end of a connected unix socket (SO_PEERCRED). */
+  peer(fd: number): { readonly uid: number; readonly pid: number } | null;
 }

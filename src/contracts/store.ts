@@ -57,8 +57,10 @@ export interface Store {
   /**
    * Changes after `from` on the topic, in order, none lost, until the signal aborts (then it ends without an error).
    * When the log was trimmed past `from`, the first event is `relist`, and changes follow from its revision.
+   * Several topics are one stream in the order of revisions, a change that several of them announce told once: only so
+   * can a reader that saw revision n resume from n.
    */
-  watch(topic: string, from: number, signal: AbortSignal): AsyncIterable<WatchEvent>;
+  watch(topics: string | readonly string[], from: number, signal: AbortSignal): AsyncIterable<WatchEvent>;
   /** Begins a session that ends `ttlMs` after its last renewal. Rejects with `store.conflict` while another holds the name. */
   session(name: string, ttlMs: number): Promise<Session>;
   close(): Promise<void>;

@@ -1,0 +1,28 @@
+/** The none driver: a namespace with nothing but its loopback. */
+import type {
+  DriverCapabilities,
+  DriverHost,
+  DriverNetwork,
+  EndpointResult,
+  JoinResult,
+  NetworkDriver,
+  NetworkResult,
+} from '../../src/contracts/driver.ts';
+import { SluiceError } from '../../src/errors.ts';
+
+export const create = (_host: DriverHost): NetworkDriver => ({
+  name: 'none',
+  capabilities: (): DriverCapabilities => ({ scope: 'local', addresses: false, overhead: { ipv4: 0, ipv6: 0 } }),
+  validate(network: DriverNetwork): void {
+    if (network.name !== 'none')
+      throw new SluiceError('request.invalid', 'there is one network of the none driver, and it exists: none', {
+        network: network.name,
+      });
+  },
+  createNetwork: async (): Promise<NetworkResult> => ({ routed: false }),
+  deleteNetwork: async (): Promise<void> => undefined,
+  createEndpoint: async (): Promise<EndpointResult> => ({}),
+  join: async (): Promise<JoinResult> => ({ ifprefix: '', gateways: [], routes: [], neighbours: [] }),
+  leave: async (): Promise<void> => undefined,
+  deleteEndpoint: async (): Promise<void> => undefined,
+});

@@ -1,0 +1,86 @@
+/**
+ * The level under the events: every few seconds everything is looked at again, whatever notifications said or failed to say.
+ * One audit at a time; the loop breathes between batches of objects.
+ */
+import type { IpamDriver } from '../contracts/driver.ts';
+import { repairs } from '../metrics.ts';
+import type { Context } from './context.ts';
+import type { Firewall } from './firewall.ts';
+import type { Loop } from './loop.ts';
+
+export interface AuditParts {
+  readonly context: Context;
+  readonly firewall: Firewall;
+  readonly loops: { readonly network: Loop; readonly sandbox: Loop; readonly endpoint: Loop; readonly service: Loop };
+  readonly ipams: ReadonlyMap<string, IpamDriver & { collect?(live: ReadonlySet<string>): Promise<number> }>;
+  readonly prune: () => Promise<string[]>;
+}
+
+/** Objects looked at before other work gets a turn. */
+const BATCH = 25;
+
+export async function audit({ context, firewall, loops, ipams, prune }: AuditParts): Promise<void> {
+  const { world, tracker, dataplane, names, node, logger } = context;
+  for (const repair of dataplane.audit()) {
+    logger.warn(repair, 'repaired');
+    if (
+      (repair.object === 'sandbox' && world.sandboxes.has(repair.id)) ||
+      (repair.object === 'endpoint' && world.endpoints.has(repair.id))
+    ) {
+      await tracker.repaired(repair.object, repair.id, [repair.what]);
+    } else {
+      repairs.inc({ object: repair.object });
+      await tracker.condition('node', node, 'Repaired', true, `found amiss and put right: ${repair.what}`, true);
+    }
+  }
+  for (const { id, port } of names.audit()) {
+    await tracker.repaired('sandbox', id, [`resolver sockets had been destroyed and were opened anew on port ${port}`]);
+    loops.sandbox.trigger(id);
+  }
+  await auditFirewall(context, firewall);
+  await inBatches(world.networks.keys(), loops.network);
+  await inBatches(world.sandboxes.keys(), loops.sandbox);
+  await inBatches(world.endpoints.keys(), loops.endpoint);
+  await inBatches(world.services.keys(), loops.service);
+  const removed = await prune();
+  if (removed.length > 0) {
+    logger.warn({ removed }, 'pruned');
+    repairs.inc({ object: 'stray' }, removed.length);
+  }
+  const live = new Set([...world.networks.keys(), ...world.endpoints.keys(), ...world.services.keys()]);
+  for (const ipam of ipams.values()) await ipam.collect?.(live);
+}
+
+/** The table, and whoever else drops what we forward. */
+export async function auditFirewall({ world, tracker, logger }: Context, firewall: Firewall): Promise<void> {
+  const amiss = await firewall.sync();
+  if (amiss.length > 0) logger.warn({ amiss }, 'repaired');
+  for (const [id, { ifname }] of firewall.interfaces) {
+    if (!world.networks.has(id)) continue;
+    await tracker.repaired('network', id, amiss);
+    await reportBlockers(tracker, id, firewall.blockers(ifname));
+  }
+}
+
+export async function reportBlockers(
+  tracker: Context['tracker'],
+  networkId: string,
+  blockers: ReturnType<Firewall['blockers']>,
+): Promise<void> {
+  const words = blockers.map(
+    ({ table, chain, owner, fix }) =>
+      `chain ${chain} of table ${table}${owner ? ` (${owner})` : ''} drops what this network forwards; to let it through: ${fix}`,
+  );
+  await tracker.condition('network', networkId, 'ForwardBlocked', words.length > 0, words.join('; '));
+}
+
+async function inBatches(ids: Iterable<string>, loop: Loop): Promise<void> {
+  let n = 0;
+  for (const id of [...ids]) {
+    // What failed has its own time for the next attempt.
+    if (loop.failing(id)) continue;
+    loop.trigger(id);
+    if (++n % BATCH === 0) await loop.idle();
+  }
+  await loop.idle();
+}

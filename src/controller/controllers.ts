@@ -1,0 +1,318 @@
+/** All controllers of a node, wired: who triggers whom, in which order at start, and when things are pruned. */
+import type { Timer } from '../clock.ts';
+import type { IpamDriver, NetworkDriver } from '../contracts/driver.ts';
+import type { LinkEvent, Monitor } from '../contracts/kernel.ts';
+import type { SluiceError } from '../errors.ts';
+import { toSluiceError } from '../errors.ts';
+import type { ComponentHealth } from '../model/answer.ts';
+import type { Endpoint, EndpointDetail } from '../model/endpoint.ts';
+import type { Obj, Status } from '../model/object.ts';
+import type { Service } from '../model/service.ts';
+import { audit, auditFirewall, reportBlockers } from './audit.ts';
+import type { Context } from './context.ts';
+import { EndpointController } from './endpoint.ts';
+import { Firewall } from './firewall.ts';
+import { Loop } from './loop.ts';
+import { NameController } from './name.ts';
+import { NetworkController } from './network.ts';
+import { prune } from './prune.ts';
+import { SandboxController } from './sandbox.ts';
+import { ServiceController } from './service.ts';
+import { Spaces } from './spaces.ts';
+import { Views } from './view.ts';
+import type { WatchedKind } from './world.ts';
+
+export interface ControllersOptions {
+  readonly context: Context;
+  readonly drivers: readonly NetworkDriver[];
+  readonly ipams: ReadonlyMap<string, IpamDriver>;
+  readonly auditMs: number;
+  /** Statuses of an earlier life. */
+  readonly statuses: readonly Status[];
+}
+
+/** How long names and balancing wait for endpoints at start, milliseconds: a hanging driver must not keep them back. */
+const START_WAIT_MS = 3_000;
+
+export class Controllers {
+  readonly #options: ControllersOptions;
+  readonly #context: Context;
+  readonly #firewall: Firewall;
+  readonly #spaces: Spaces;
+  readonly #views: Views;
+  readonly #sandboxes: SandboxController;
+  readonly #services: ServiceController;
+  readonly #names: NameController;
+  readonly #loops: Record<WatchedKind, Loop>;
+  #monitor: Monitor | undefined;
+  #auditTimer: Timer | undefined;
+  #auditing: Promise<void> | undefined;
+  #synced = false;
+  #stopped = false;
+
+  constructor(options: ControllersOptions) {
+    this.#options = options;
+    this.#context = options.context;
+    const { context } = options;
+    this.#firewall = new Firewall(context);
+    this.#spaces = new Spaces(context);
+    this.#services = new ServiceController(context, this.#spaces);
+    this.#names = new NameController(context);
+    this.#views = new Views(context, {
+      fill: async (view) => {
+        await this.#services.fill(view);
+        await this.#names.fill(view);
+      },
+      drop: (view) => {
+        this.#services.drop(view);
+        this.#names.drop(view);
+      },
+    });
+    this.#services.views = this.#views;
+    this.#names.views = this.#views;
+    const networks = new NetworkController(context, this.#firewall);
+    this.#sandboxes = new SandboxController(context, this.#spaces, this.#views);
+    const endpoints = new EndpointController(context, this.#spaces, (endpoint) => this.#withdraw(endpoint));
+    this.#loops = {
+      network: this.#loop('network', (id) => networks.reconcile(id)),
+      sandbox: this.#loop('sandbox', (id) => this.#sandboxes.reconcile(id)),
+      endpoint: this.#loop('endpoint', (id) => endpoints.reconcile(id)),
+      service: this.#loop('service', (id) => this.#services.reconcile(id)),
+    };
+  }
+
+  /** True once everything that was desired at start has been looked at. */
+  get synced(): boolean {
+    return this.#synced;
+  }
+
+  /** One line a controller, for `sluice status`. */
+  health(): ComponentHealth[] {
+    return Object.entries(this.#loops).map(([name, loop]) => {
+      const { queued, failing, lastSuccessMs, lastError } = loop.health;
+      return {
+        name,
+        state: failing > 0 ? 'failing' : this.#synced ? 'ok' : 'starting',
+        lastSuccess: lastSuccessMs ? new Date(lastSuccessMs).toISOString() : undefined,
+        queued,
+        error: failing > 0 && lastError ? { code: lastError.code, message: lastError.message } : undefined,
+      };
+    });
+  }
+
+  async start(): Promise<void> {
+    const { world, tracker, clock, logger, kernel } = this.#context;
+    tracker.load(this.#options.statuses);
+    await this.#services.load();
+    await world.start();
+    world.onChange((kind, id, now, before) => this.#changed(kind, id, now, before));
+    tracker.onChange((kind, id, state, before) =>
+      this.#turned(kind as WatchedKind, id, state === 'ready', before === 'ready'),
+    );
+    this.#monitor = kernel.monitor(
+      kernel.host,
+      ['link', 'address', 'nft'],
+      (event) => this.#noticed(event),
+      () => this.auditSoon(),
+    );
+
+    const limit = clock.sleep(START_WAIT_MS);
+    for (const kind of ['network', 'sandbox', 'endpoint'] as const) {
+      const keys = { network: world.networks, sandbox: world.sandboxes, endpoint: world.endpoints }[kind].keys();
+      for (const id of keys) this.#loops[kind].trigger(id);
+      await Promise.race([this.#loops[kind].idle(), limit]);
+      if (kind === 'network') await this.#firewall.open();
+    }
+    for (const id of world.services.keys()) this.#loops.service.trigger(id);
+    await this.#loops.service.idle();
+    this.#names.open();
+    this.#synced = true;
+    logger.info(
+      {
+        networks: world.networks.size,
+        sandboxes: world.sandboxes.size,
+        endpoints: world.endpoints.size,
+        services: world.services.size,
+      },
+      'synced',
+    );
+    this.#scheduleAudit();
+  }
+
+  /** Rewrites the sandboxes' resolv.conf: the host's has changed. */
+  resolversChanged(): void {
+    for (const sandbox of this.#context.world.sandboxes.values())
+      if (!sandbox.removing) this.#sandboxes.writeResolvConf(sandbox);
+  }
+
+  auditSoon(): void {
+    if (!this.#synced || this.#stopped) return;
+    this.#auditTimer?.cancel();
+    this.#auditTimer = this.#context.clock.after(0, () => this.#audit());
+  }
+
+  /** Ends what is under way and leaves the kernel as it is. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#auditTimer?.cancel();
+    this.#context.world.stop();
+    this.#monitor?.[Symbol.dispose]();
+    await Promise.all(Object.values(this.#loops).map((loop) => loop.stop()));
+    await this.#auditing;
+    this.#spaces.closeAll();
+    this.#firewall.close();
+  }
+
+  #loop(kind: WatchedKind, reconcile: (id: string) => Promise<void>): Loop {
+    const { clock } = this.#context;
+    return new Loop({
+      name: kind,
+      clock,
+      reconcile,
+      onError: (id, error, retryMs) => void this.#failed(kind, id, error, retryMs),
+    });
+  }
+
+  async #failed(kind: WatchedKind, id: string, error: SluiceError, retryMs: number): Promise<void> {
+    const { world, tracker, logger } = this.#context;
+    logger.warn(
+      {
+        kind,
+        id,
+        code: error.code,
+        err: error.message,
+        stack: error.code === 'internal' ? error.stack : undefined,
+        retryMs,
+      },
+      'reconciliation failed',
+    );
+    const objects: Record<WatchedKind, ReadonlyMap<string, Obj>> = {
+      network: world.networks,
+      sandbox: world.sandboxes,
+      endpoint: world.endpoints,
+      service: world.services,
+    };
+    const object = objects[kind].get(id);
+    try {
+      if (object) await tracker.failed(object, error, retryMs);
+    } catch (failure) {
+      logger.error({ kind, id, err: toSluiceError(failure).message }, 'status could not be written');
+    }
+  }
+
+  /** Desired state changed. */
+  #changed(kind: WatchedKind, id: string, now: Obj | undefined, before: Obj | undefined): void {
+    const { world } = this.#context;
+    if (now) this.#loops[kind].trigger(id);
+    else this.#loops[kind].forget(id);
+    if (kind === 'endpoint') {
+      const { spec } = (now ?? before) as Endpoint;
+      // The sandbox's view follows its endpoints; the network's removal waits for its last one.
+      this.#loops.sandbox.trigger(spec.sandbox);
+      if (!now) this.#loops.network.trigger(spec.network);
+      this.#touch(spec.network);
+    }
+    if (kind === 'service') this.#touch(((now ?? before) as Service).spec.network);
+    if (kind === 'network' && now) for (const endpoint of world.endpointsOfNetwork(id)) this.#touchEndpoint(endpoint);
+  }
+
+  /** What this node found of an object turned to or from ready. */
+  #turned(kind: WatchedKind, id: string, ready: boolean, was: boolean): void {
+    if (ready === was) return;
+    const { world } = this.#context;
+    const network = world.endpoints.get(id)?.spec.network ?? world.services.get(id)?.spec.network;
+    if (kind === 'network' && ready) {
+      for (const endpoint of world.endpointsOfNetwork(id)) this.#loops.endpoint.trigger(endpoint.id);
+      const found = this.#firewall.interfaces.get(id);
+      if (found) void this.#lookForBlockers(id, found.ifname);
+    }
+    if (kind === 'sandbox' && ready)
+      for (const endpoint of world.endpointsOfSandbox(id)) this.#loops.endpoint.trigger(endpoint.id);
+    if ((kind === 'endpoint' || kind === 'service') && network) this.#touch(network);
+  }
+
+  async #lookForBlockers(networkId: string, ifname: string): Promise<void> {
+    try {
+      await reportBlockers(this.#context.tracker, networkId, this.#firewall.blockers(ifname));
+    } catch (error) {
+      this.#context.logger.warn(
+        { err: toSluiceError(error).message },
+        'could not look for foreign chains that drop forwarding',
+      );
+    }
+  }
+
+  #touchEndpoint(endpoint: Endpoint): void {
+    this.#loops.endpoint.trigger(endpoint.id);
+  }
+
+  /** Names and services of a network depend on its endpoints. */
+  #touch(networkId: string): void {
+    this.#names.touch(networkId);
+    if (!this.#synced) return;
+    for (const service of this.#context.world.services.values())
+      if (service.spec.network === networkId) this.#loops.service.trigger(service.id);
+  }
+
+  /** Services and names let go of an endpoint before its link goes. */
+  async #withdraw(endpoint: Endpoint): Promise<void> {
+    this.#names.touch(endpoint.spec.network);
+    this.#names.flush();
+    await Promise.all(this.#services.using(endpoint.spec.sandbox).map((id) => this.#loops.service.settle(id)));
+  }
+
+  /** Something moved in the host's namespace: look at the object that it belongs to. */
+  #noticed(event: LinkEvent): void {
+    if (!this.#synced || this.#stopped) return;
+    if (event.type === 'nft') {
+      this.#firewallSoon();
+      return;
+    }
+    const { world, tracker } = this.#context;
+    for (const [id, { ifname }] of this.#firewall.interfaces) {
+      if (tracker.detail<{ ifindex: number }>('network', id).ifindex === event.ifindex && ifname)
+        this.#loops.network.trigger(id);
+    }
+    if (event.type !== 'link' || !event.removed) return;
+    for (const endpoint of world.endpoints.values()) {
+      if (!endpoint.removing && tracker.detail<EndpointDetail>('endpoint', endpoint.id).hostIfindex === event.ifindex)
+        this.#loops.endpoint.trigger(endpoint.id);
+    }
+  }
+
+  #firewallTimer: Timer | undefined;
+  #firewallSoon(): void {
+    this.#firewallTimer ??= this.#context.clock.after(100, () => {
+      this.#firewallTimer = undefined;
+      if (this.#stopped) return;
+      auditFirewall(this.#context, this.#firewall).catch((error) =>
+        this.#context.logger.error({ err: toSluiceError(error).message }, 'firewall audit failed'),
+      );
+    });
+  }
+
+  #scheduleAudit(): void {
+    if (this.#stopped) return;
+    this.#auditTimer = this.#context.clock.after(this.#options.auditMs, () => this.#audit());
+  }
+
+  #audit(): void {
+    this.#auditing ??= audit({
+      context: this.#context,
+      firewall: this.#firewall,
+      loops: this.#loops,
+      ipams: this.#options.ipams,
+      prune: () => prune(this.#context, this.#services, this.#options.drivers),
+    })
+      .catch((error) =>
+        this.#context.logger.error(
+          { err: toSluiceError(error).message, stack: toSluiceError(error).stack },
+          'audit failed',
+        ),
+      )
+      .finally(() => {
+        this.#auditing = undefined;
+        this.#scheduleAudit();
+      });
+  }
+}

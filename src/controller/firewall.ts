@@ -1,0 +1,108 @@
+/**
+ * Keeps our nft tables as `policy.ts` draws them, turns routing on, and looks who else drops what we forward. The table is
+ * rewritten only when what should be differs from what was written, or the kernel's copy from what was read back then; both are
+ * remembered in the run directory, so that a restart rewrites nothing that is right.
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Nft } from '../contracts/kernel.ts';
+import { policyTable } from '../model/mark.ts';
+import type { NetworkSpec } from '../model/network.ts';
+import type { Context } from './context.ts';
+import { type Blocker, findBlockers } from './forward.ts';
+import { ADMIN_RULESET, ADMIN_TABLE, digestTable, type PolicyNetwork, renderPolicy } from './policy.ts';
+
+interface Written {
+  readonly text: string;
+  readonly digest: string;
+}
+
+export class Firewall {
+  readonly #context: Context;
+  readonly #nft: Nft;
+  readonly #networks = new Map<string, PolicyNetwork>();
+  readonly #file: string;
+  /** Nothing is written before every network known at start has reported: a half table would cut the others off. */
+  #open = false;
+
+  constructor(context: Context) {
+    this.#context = context;
+    this.#nft = context.kernel.nft();
+    this.#file = join(context.runDir, 'policy.json');
+  }
+
+  /** All networks that were there at start have been seen once. */
+  async open(): Promise<void> {
+    this.#open = true;
+    await this.sync();
+  }
+
+  async ensure(networkId: string, network: PolicyNetwork): Promise<void> {
+    const known = this.#networks.get(networkId);
+    this.#networks.set(networkId, network);
+    if (JSON.stringify(known) !== JSON.stringify(network)) await this.sync();
+  }
+
+  async remove(networkId: string): Promise<void> {
+    if (this.#networks.delete(networkId)) await this.sync();
+  }
+
+  /** Makes the host a router for the families of a network, once. */
+  route(spec: Pick<NetworkSpec, 'ipv4' | 'ipv6'>): void {
+    const { host } = this.#context.kernel;
+    if (spec.ipv4 && host.getSysctl('net.ipv4.ip_forward') !== '1') host.setSysctl('net.ipv4.ip_forward', '1');
+    if (spec.ipv6 && host.getSysctl('net.ipv6.conf.all.forwarding') !== '1') {
+      // A router ignores router advertisements: interfaces that lived by them would lose their default route.
+      for (const { name } of host.netlink.links()) {
+        if (host.getSysctl(`net.ipv6.conf.${name}.accept_ra`) === '1')
+          host.setSysctl(`net.ipv6.conf.${name}.accept_ra`, '2');
+      }
+      host.setSysctl('net.ipv6.conf.all.forwarding', '1');
+    }
+  }
+
+  /** Writes the table when it must; returns what was found amiss. */
+  async sync(): Promise<string[]> {
+    if (!this.#open) return [];
+    const { instance } = this.#context;
+    const table = `inet ${policyTable(instance)}`;
+    if (!this.#nft.tables().includes(`inet ${ADMIN_TABLE}`)) this.#nft.apply(ADMIN_RULESET);
+    const text = renderPolicy(instance, [...this.#networks.values()]);
+    const written = this.#read();
+    const present = this.#nft.list(`table ${table}`);
+    if (written?.text === text && present && digestTable(present) === written.digest) return [];
+    this.#nft.apply(text);
+    const digest = digestTable(this.#nft.list(`table ${table}`) ?? []);
+    writeFileSync(this.#file, JSON.stringify({ text, digest } satisfies Written));
+    if (!written || written.text !== text) return [];
+    return [
+      present
+        ? `nft table ${table} had been changed and was written anew`
+        : `nft table ${table} had been removed and was written anew`,
+    ];
+  }
+
+  /** Chains of others that drop what the network forwards. */
+  blockers(ifname: string): Blocker[] {
+    const ruleset = this.#nft.list('ruleset') ?? [];
+    return findBlockers(ruleset, ifname, (table) => table.startsWith('sluice-'));
+  }
+
+  /** Interfaces by network id, of the networks that the host routes. */
+  get interfaces(): ReadonlyMap<string, PolicyNetwork> {
+    return this.#networks;
+  }
+
+  close(): void {
+    this.#nft[Symbol.dispose]();
+  }
+
+  #read(): Written | null {
+    try {
+      return JSON.parse(readFileSync(this.#file, 'utf8')) as Written;
+    } catch {
+      // Absent or torn by a crash: the table is written anew, which harms nothing.
+      return null;
+    }
+  }
+}

@@ -1,0 +1,77 @@
+/** An endpoint's interface as it must be inside its sandbox. By hand: `ip -n NS link set …`, `ip -n NS addr add …`. */
+import type { JoinResult } from '../contracts/driver.ts';
+import type { Link, Namespace } from '../contracts/kernel.ts';
+import type { EndpointSpec } from '../model/endpoint.ts';
+
+export interface Inside {
+  readonly link: Link;
+  readonly mtu: number;
+  readonly endpoint: EndpointSpec;
+  readonly joined: JoinResult;
+  readonly ipv6: boolean;
+}
+
+const bare = (address: string): string => address.split('/')[0]!;
+const hostPrefix = (address: string): string => `${bare(address)}/${address.includes(':') ? 128 : 32}`;
+
+/** Name for a new interface: the one asked for, else the first free `<prefix>N`. */
+export function chooseName(asked: string | undefined, prefix: string, taken: ReadonlySet<string>): string {
+  if (asked) return asked;
+  let n = 0;
+  while (taken.has(`${prefix}${n}`)) n++;
+  return `${prefix}${n}`;
+}
+
+/** Brings the interface to its state; returns what had to be done, in words. */
+export function ensureInside(namespace: Namespace, { link, mtu, endpoint, joined, ipv6 }: Inside): string[] {
+  const { netlink } = namespace;
+  const changed: string[] = [];
+  let name = link.name;
+  const rightly = endpoint.ifname
+    ? name === endpoint.ifname
+    : name.startsWith(joined.ifprefix) && /^\d+$/.test(name.slice(joined.ifprefix.length));
+  if (!rightly) {
+    name = chooseName(endpoint.ifname, joined.ifprefix, new Set(netlink.links().map((other) => other.name)));
+    // Kernels before 6.2 rename only what is down.
+    if (link.up) netlink.setLink(link.ifindex, { up: false });
+    netlink.setLink(link.ifindex, { name });
+    changed.push(`interface ${link.name} renamed ${name}`);
+  }
+  if (link.mtu !== mtu) {
+    netlink.setLink(link.ifindex, { mtu });
+    changed.push(`MTU of ${name} set to ${mtu}`);
+  }
+  if (!rightly) {
+    namespace.setSysctl(`net.ipv6.conf.${name}.disable_ipv6`, ipv6 ? '0' : '1');
+    if (ipv6) namespace.setSysctl(`net.ipv6.conf.${name}.accept_ra`, '0');
+  }
+  // An IPv6 address on a link that is down keeps, one set before the link is up is there when the first packet is.
+  const present = new Set(netlink.addresses(link.ifindex).map(({ cidr }) => cidr));
+  for (const address of endpoint.addresses) {
+    const cidr = joined.pointToPoint ? hostPrefix(address) : address;
+    if (present.has(cidr)) continue;
+    netlink.ensureAddress(link.ifindex, cidr, { nodad: true });
+    changed.push(`address ${cidr} set on ${name}`);
+  }
+  if (!link.up || !rightly) {
+    netlink.setLink(link.ifindex, { up: true });
+    changed.push(`${name} brought up`);
+  }
+  if (joined.neighbours.length > 0)
+    netlink.ensureNeighbours(joined.neighbours.map(({ ip, mac }) => ({ link: link.ifindex, ip, mac })));
+  if (joined.pointToPoint)
+    for (const gateway of joined.gateways) netlink.ensureRoute({ dst: hostPrefix(gateway), link: link.ifindex });
+  for (const { destination, gateway } of joined.routes)
+    netlink.ensureRoute({ dst: destination, via: gateway, link: link.ifindex });
+  return changed;
+}
+
+/** Takes the endpoint's addresses off, wherever they are in the namespace. */
+export function withdrawInside(namespace: Namespace, endpoint: EndpointSpec): void {
+  const { netlink } = namespace;
+  const link = netlink.links().find(({ mac }) => mac === endpoint.mac);
+  if (!link) return;
+  for (const { cidr } of netlink.addresses(link.ifindex)) {
+    if (endpoint.addresses.some((address) => bare(address) === bare(cidr))) netlink.removeAddress(link.ifindex, cidr);
+  }
+}

@@ -1,0 +1,100 @@
+/**
+ * Names: what each view resolves. Records are made once a network and cached until something on it changes; a view is the sum of its
+ * networks' records. Changes are gathered for a moment, so that a hundred new sandboxes are a few updates, not a hundred.
+ */
+import type { Clock, Timer } from '../clock.ts';
+import type { NameRecord } from '../contracts/names.ts';
+import type { Context } from './context.ts';
+import { mergeViews, type NetworkNames, namesOfNetwork } from './record.ts';
+import type { View, Views } from './view.ts';
+
+/** Changes wait this long for company, milliseconds. */
+const GATHER_MS = 2;
+
+export class NameController {
+  readonly #context: Context;
+  readonly #clock: Clock;
+  readonly #networks = new Map<string, NetworkNames>();
+  readonly #dirty = new Set<string>();
+  #timer: Timer | undefined;
+  #open = false;
+  views: Views | undefined;
+
+  constructor(context: Context) {
+    this.#context = context;
+    this.#clock = context.clock;
+  }
+
+  /** What was there at start has been seen once: from now on views are published. */
+  open(): void {
+    this.#open = true;
+    for (const view of this.views?.all() ?? []) this.#publish(view);
+  }
+
+  /** Something on the network changed. */
+  touch(networkId: string): void {
+    this.#networks.delete(networkId);
+    this.#dirty.add(networkId);
+    this.#timer ??= this.#clock.after(GATHER_MS, () => this.flush());
+  }
+
+  /** Publishes what is waiting, now. */
+  flush(): void {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    const touched = [...this.#dirty];
+    this.#dirty.clear();
+    if (!this.#open) return;
+    const views = new Set(touched.flatMap((id) => this.views?.withNetwork(id) ?? []));
+    for (const view of views) this.#publish(view);
+  }
+
+  async fill(view: View): Promise<void> {
+    if (this.#open) this.#publish(view);
+  }
+
+  drop(view: View): void {
+    this.#context.names.removeView(view.number);
+  }
+
+  #publish(view: View): void {
+    const { world, names, logger } = this.#context;
+    const networks = view.networks.flatMap((id) => {
+      const network = world.networks.get(id);
+      return network ? [network] : [];
+    });
+    networks.sort((a, b) => (a.name < b.name ? -1 : 1));
+    const { records, reverse, shadowed } = mergeViews(networks.map((network) => this.#namesOf(network.id)));
+    if (shadowed.length > 0)
+      logger.info({ view: view.number, names: shadowed }, 'names of a later network are shadowed by an earlier one');
+    names.setView({
+      view: view.number,
+      records,
+      reverse,
+      subnets: networks.flatMap(({ spec }) => spec.subnets.map(({ cidr }) => cidr)),
+      forward: networks.some(({ spec }) => !spec.internal),
+    });
+  }
+
+  #namesOf(networkId: string): NetworkNames {
+    const known = this.#networks.get(networkId);
+    if (known) return known;
+    const { world, tracker } = this.#context;
+    const network = world.networks.get(networkId);
+    const made: NetworkNames = network
+      ? namesOfNetwork(
+          network,
+          world
+            .endpointsOfNetwork(networkId)
+            .filter((endpoint) => !endpoint.removing && tracker.isReady('endpoint', endpoint.id)),
+          (id) => world.sandboxes.get(id)?.name,
+          [...world.services.values()].filter(
+            (service) =>
+              service.spec.network === networkId && !service.removing && tracker.isReady('service', service.id),
+          ),
+        )
+      : { records: new Map<string, NameRecord>(), reverse: new Map<string, string>() };
+    this.#networks.set(networkId, made);
+    return made;
+  }
+}

@@ -1,0 +1,119 @@
+/**
+ * The `policy` table: isolation between networks, what may enter, outward NAT. Pure: networks in, nft text out. The table is
+ * replaced whole in one transaction; its sets keep the number of rules constant, whatever the number of networks.
+ */
+import { policyTable } from '../model/mark.ts';
+
+export interface PolicyNetwork {
+  /** Interface on the host that carries it. */
+  readonly ifname: string;
+  readonly internal: boolean;
+  /** `-o masquerade=false` leaves the source address alone. */
+  readonly masquerade: boolean;
+  readonly subnets: readonly { readonly cidr: string; readonly gateway?: string }[];
+}
+
+/** The administrator's table: made when absent, with chains that see forwarded and local traffic before ours; never rewritten. */
+export const ADMIN_TABLE = 'sluice-admin';
+export const ADMIN_RULESET = `table inet ${ADMIN_TABLE} {
+  comment "yours: Sluice made it empty and never changes it"
+  chain forward { type filter hook forward priority filter - 20; policy accept; }
+  chain input { type filter hook input priority filter - 20; policy accept; }
+}
+`;
+
+const v6 = (text: string): boolean => text.includes(':');
+const quote = (name: string): string => `"${name}"`;
+
+function set(name: string, type: string, elements: readonly string[], flags = ''): string {
+  const body = elements.length > 0 ? ` elements = { ${elements.join(', ')} };` : '';
+  return `  set ${name} { type ${type};${flags}${body} }\n`;
+}
+
+/** nft text that replaces the whole table, from whatever was there before. Networks are taken in a stable order. */
+export function renderPolicy(instance: string, networks: readonly PolicyNetwork[]): string {
+  const table = `inet ${policyTable(instance)}`;
+  const all = [...networks].sort((a, b) => (a.ifname < b.ifname ? -1 : 1));
+  const names = all.map(({ ifname }) => quote(ifname));
+  const internal = all.filter((network) => network.internal).map(({ ifname }) => quote(ifname));
+  const translated = all
+    .filter((network) => !network.internal && network.masquerade)
+    .flatMap(({ subnets }) => subnets.map(({ cidr }) => cidr));
+  const gateways = all.flatMap(({ ifname, subnets }) =>
+    subnets.flatMap(({ gateway }) => (gateway ? [{ ifname, gateway }] : [])),
+  );
+  const pairs = (family: boolean): string[] =>
+    gateways
+      .filter(({ gateway }) => v6(gateway) === family)
+      .map(({ ifname, gateway }) => `${quote(ifname)} . ${gateway}`);
+  const alone = (family: boolean): string[] =>
+    gateways.filter(({ gateway }) => v6(gateway) === family).map(({ gateway }) => gateway);
+
+  return `table ${table}
+delete table ${table}
+table ${table} {
+${set('networks', 'ifname', names)}${set('internal', 'ifname', internal)}${set(
+  'same',
+  'ifname . ifname',
+  names.map((name) => `${name} . ${name}`),
+)}${set(
+  'nat4',
+  'ipv4_addr',
+  translated.filter((cidr) => !v6(cidr)),
+  ' flags interval;',
+)}${set('nat6', 'ipv6_addr', translated.filter(v6), ' flags interval;')}${set('gateways4', 'ipv4_addr', alone(false))}${set('gateways6', 'ipv6_addr', alone(true))}${set(
+  'own4',
+  'ifname . ipv4_addr',
+  pairs(false),
+)}${set('own6', 'ifname . ipv6_addr', pairs(true))}
+  chain forward {
+    type filter hook forward priority filter; policy accept;
+    iifname . oifname @same accept
+    iifname @networks oifname @networks counter drop comment "isolation"
+    iifname @internal counter drop comment "internal"
+    oifname @internal counter drop comment "internal"
+    ct state established,related accept
+    iifname @networks accept
+    oifname @networks ct status dnat accept
+    oifname @networks counter drop comment "not published"
+  }
+  chain input {
+    type filter hook input priority filter; policy accept;
+    iifname != @networks accept
+    iifname . ip daddr @own4 accept
+    iifname . ip6 daddr @own6 accept
+    ip daddr @gateways4 counter drop comment "gateway of another network"
+    ip6 daddr @gateways6 counter drop comment "gateway of another network"
+    iifname != @internal accept
+    meta l4proto icmpv6 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+    counter drop comment "internal"
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname @networks accept
+    ip saddr @nat4 masquerade
+    ip6 saddr @nat6 masquerade
+  }
+}
+`;
+}
+
+/**
+ * What the kernel holds of the table, as text that two equal tables have in common: handles and counters left out, set elements
+ * in order. Input: the objects of `nft -j list table …`.
+ */
+export function digestTable(objects: readonly Record<string, unknown>[]): string {
+  const ignore = new Set(['handle', 'packets', 'bytes', 'index', 'metainfo']);
+  const clean = (value: unknown, key?: string): unknown => {
+    if (Array.isArray(value)) {
+      const items = value.map((item) => clean(item));
+      return key === 'elem' ? items.map((item) => JSON.stringify(item)).sort() : items;
+    }
+    if (value === null || typeof value !== 'object') return value;
+    const kept = Object.entries(value).filter(([name]) => !ignore.has(name));
+    return Object.fromEntries(
+      kept.sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, item]) => [name, clean(item, name)]),
+    );
+  };
+  return JSON.stringify(clean(objects));
+}

@@ -1,0 +1,179 @@
+/**
+ * Services: backend sets and, for every view that holds the service's network, frontends. A backend whose endpoint goes is taken
+ * out first; then the sockets that still talk to it are reset, so that a client learns of it at once. A backend that was only
+ * taken off the list keeps its open connections.
+ */
+import type { DataplaneBackend, DataplaneFrontend } from '../contracts/dataplane.ts';
+import { fault } from '../fault.ts';
+import type { Service } from '../model/service.ts';
+import { endpointOfKey, type PlannedSet, planService } from './balance.ts';
+import type { Context } from './context.ts';
+import type { Spaces } from './spaces.ts';
+import type { View, Views } from './view.ts';
+
+interface Programmed {
+  readonly set: number;
+  readonly planned: PlannedSet;
+  readonly backends: readonly DataplaneBackend[];
+}
+
+export class ServiceController {
+  readonly #context: Context;
+  readonly #spaces: Spaces;
+  readonly #programmed = new Map<string, readonly Programmed[]>();
+  /** Backend number → its key, for what pinned maps hold from an earlier life. */
+  readonly #keys = new Map<number, string>();
+  views: Views | undefined;
+
+  constructor(context: Context, spaces: Spaces) {
+    this.#context = context;
+    this.#spaces = spaces;
+  }
+
+  async load(): Promise<void> {
+    for (const [key, number] of await this.#context.desired.numbers.all('backend')) this.#keys.set(number, key);
+  }
+
+  async reconcile(id: string): Promise<void> {
+    const service = this.#context.world.services.get(id);
+    if (!service) return;
+    if (service.removing) await this.#remove(service);
+    else await this.#ensure(service);
+  }
+
+  /** Everything that a view about to be used must hold. */
+  async fill(view: View): Promise<void> {
+    for (const service of this.#context.world.services.values()) {
+      if (service.removing || !view.networks.includes(service.spec.network)) continue;
+      for (const programmed of this.#programmed.get(service.id) ?? [])
+        this.#context.dataplane.ensureFrontend(frontend(view.number, programmed));
+    }
+  }
+
+  /** A view that nobody uses any more. */
+  drop(view: View): void {
+    for (const service of this.#context.world.services.values()) {
+      if (!view.networks.includes(service.spec.network)) continue;
+      for (const programmed of this.#programmed.get(service.id) ?? [])
+        this.#context.dataplane.removeFrontend(frontend(view.number, programmed));
+    }
+  }
+
+  /** All that should be in the kernel's maps, for prune. */
+  wanted(): { frontends: DataplaneFrontend[]; sets: Set<number> } {
+    const frontends: DataplaneFrontend[] = [];
+    const sets = new Set<number>();
+    for (const [id, list] of this.#programmed) {
+      const service = this.#context.world.services.get(id);
+      for (const programmed of list) {
+        sets.add(programmed.set);
+        for (const view of service ? this.#viewsOf(service) : []) frontends.push(frontend(view.number, programmed));
+      }
+    }
+    return { frontends, sets };
+  }
+
+  /** Services that balance over the sandbox. */
+  using(sandboxId: string): string[] {
+    const all = [...this.#context.world.services.values()];
+    return all
+      .filter(({ spec }) => spec.backends.some((backend) => 'sandbox' in backend && backend.sandbox === sandboxId))
+      .map(({ id }) => id);
+  }
+
+  #viewsOf(service: Service): View[] {
+    return this.views?.withNetwork(service.spec.network) ?? [];
+  }
+
+  async #ensure(service: Service): Promise<void> {
+    const { world, tracker, dataplane, desired } = this.#context;
+    const endpoints = world
+      .endpointsOfNetwork(service.spec.network)
+      .filter((endpoint) => !endpoint.removing && tracker.isReady('endpoint', endpoint.id));
+    const next: Programmed[] = [];
+    for (const planned of planService(service, endpoints)) {
+      const backends: DataplaneBackend[] = [];
+      for (const { key, address, port } of planned.backends) {
+        const number = await desired.numbers.allocate('backend', key);
+        this.#keys.set(number, key);
+        backends.push({ number, address, port });
+      }
+      next.push({ set: await desired.numbers.allocate('set', planned.key), planned, backends });
+    }
+    const before = this.#programmed.get(service.id) ?? [];
+    const inKernel = before.length > 0 ? null : dataplane.backends();
+    for (const programmed of next) {
+      const old = inKernel
+        ? (inKernel.get(programmed.set) ?? [])
+        : (before.find(({ set }) => set === programmed.set)?.backends ?? []);
+      dataplane.ensureBackends(programmed.set, programmed.backends);
+      this.#resetGone(old, programmed.backends);
+    }
+    fault('service.backends');
+    this.#programmed.set(service.id, next);
+    for (const view of this.#viewsOf(service)) {
+      for (const programmed of next) dataplane.ensureFrontend(frontend(view.number, programmed));
+    }
+    fault('service.frontends');
+    for (const stale of before.filter(({ set }) => !next.some((programmed) => programmed.set === set)))
+      await this.#withdraw(service, stale);
+    await tracker.ready(service, {
+      backends: new Set(next.flatMap(({ backends }) => backends.map(({ address }) => address))).size,
+      sets: next.map(({ set, planned, backends }) => ({
+        set,
+        vip: planned.address,
+        port: planned.port,
+        protocol: planned.protocol,
+        backends: backends.map(({ address, port }) =>
+          address.includes(':') ? `[${address}]:${port || '*'}` : `${address}:${port || '*'}`,
+        ),
+      })),
+    });
+  }
+
+  /** Resets what still talks to backends whose endpoint is no more. */
+  #resetGone(old: readonly DataplaneBackend[], now: readonly DataplaneBackend[]): void {
+    const { world, tracker, dataplane, logger } = this.#context;
+    for (const backend of old) {
+      if (now.some(({ number }) => number === backend.number)) continue;
+      const endpointId = endpointOfKey(this.#keys.get(backend.number) ?? '-/');
+      if (endpointId === null) continue;
+      const endpoint = world.endpoints.get(endpointId);
+      if (endpoint && !endpoint.removing && tracker.isReady('endpoint', endpointId)) continue;
+      const count = dataplane.reset(backend, this.#spaces.all());
+      if (count > 0)
+        logger.info(
+          { backend: backend.address, port: backend.port, sockets: count },
+          'reset what still talked to a backend that is gone',
+        );
+    }
+  }
+
+  async #withdraw(service: Service, { set, planned }: Programmed): Promise<void> {
+    const { dataplane, desired } = this.#context;
+    for (const view of this.#viewsOf(service)) dataplane.removeFrontend(frontend(view.number, { set, planned }));
+    dataplane.removeBackends(set);
+    await desired.numbers.release('set', planned.key);
+  }
+
+  async #remove(service: Service): Promise<void> {
+    const { desired, tracker } = this.#context;
+    // After a restart nothing is remembered: the plan says what there may be.
+    const programmed = this.#programmed.get(service.id) ?? [];
+    const sets = new Map(programmed.map((one) => [one.planned.key, one]));
+    for (const planned of planService(service, [])) {
+      if (!sets.has(planned.key))
+        sets.set(planned.key, { set: await desired.numbers.allocate('set', planned.key), planned, backends: [] });
+    }
+    for (const one of sets.values()) await this.#withdraw(service, one);
+    this.#programmed.delete(service.id);
+    fault('service.withdrawn');
+    await desired.services.forget(service);
+    fault('service.released');
+    tracker.forget('service', service.id);
+  }
+}
+
+function frontend(view: number, { set, planned }: Pick<Programmed, 'set' | 'planned'>): DataplaneFrontend {
+  return { view, address: planned.address, port: planned.port, protocol: planned.protocol, set };
+}

@@ -1,0 +1,119 @@
+/**
+ * What this node says of each object: state, conditions, detail. Kept in memory, written through to the store when it changes.
+ * Loaded at start, so that what was ready before a restart counts as ready until it is found otherwise.
+ */
+import type { Clock } from '../clock.ts';
+import type { SluiceError } from '../errors.ts';
+import { repairs } from '../metrics.ts';
+import type { Condition, Kind, Obj, State, Status } from '../model/object.ts';
+
+export interface StatusSink {
+  set(status: Status): Promise<void>;
+}
+
+export type StateListener = (kind: Kind, id: string, state: State | undefined, before: State | undefined) => void;
+
+export class Tracker {
+  readonly #statuses = new Map<string, Status>();
+  readonly #listeners: StateListener[] = [];
+  readonly #sink: StatusSink;
+  readonly #clock: Clock;
+  readonly #node: string;
+
+  constructor(options: { sink: StatusSink; clock: Clock; node: string }) {
+    this.#sink = options.sink;
+    this.#clock = options.clock;
+    this.#node = options.node;
+  }
+
+  load(statuses: readonly Status[]): void {
+    for (const status of statuses)
+      if (status.node === this.#node) this.#statuses.set(`${status.kind}/${status.id}`, status);
+  }
+
+  onChange(listener: StateListener): void {
+    this.#listeners.push(listener);
+  }
+
+  get(kind: Kind, id: string): Status | undefined {
+    return this.#statuses.get(`${kind}/${id}`);
+  }
+
+  isReady(kind: Kind, id: string): boolean {
+    return this.get(kind, id)?.state === 'ready';
+  }
+
+  detail<T>(kind: Kind, id: string): Partial<T> {
+    return (this.get(kind, id)?.detail ?? {}) as Partial<T>;
+  }
+
+  ready(object: Obj, detail: Record<string, unknown>): Promise<void> {
+    return this.#set(object.kind, object.id, { state: 'ready', observed: object.revision, error: undefined, detail });
+  }
+
+  pending(object: Obj): Promise<void> {
+    return this.#set(object.kind, object.id, { state: 'pending', observed: object.revision });
+  }
+
+  failed(object: Obj, error: SluiceError, retryMs: number): Promise<void> {
+    const retryAt = new Date(this.#clock.now() + retryMs).toISOString();
+    return this.#set(object.kind, object.id, {
+      state: 'error',
+      observed: object.revision,
+      error: { code: error.code, message: error.message, retryAt },
+    });
+  }
+
+  /** Turns a condition on or off; `count` grows at each turn to on and, for `again`, at each call. */
+  condition(kind: Kind, id: string, type: string, active: boolean, message: string, again = false): Promise<void> {
+    const conditions = this.get(kind, id)?.conditions ?? [];
+    const old = conditions.find((condition) => condition.type === type);
+    if (!old && !active) return Promise.resolve();
+    if (old && old.active === active && old.message === message && !again) return Promise.resolve();
+    const turned = !old || old.active !== active;
+    const next: Condition = {
+      type,
+      active,
+      message,
+      since: turned || again ? new Date(this.#clock.now()).toISOString() : old.since,
+      count: (old?.count ?? 0) + (active && (turned || again) ? 1 : 0),
+    };
+    return this.#set(kind, id, { conditions: [...conditions.filter((condition) => condition.type !== type), next] });
+  }
+
+  /** Something in the kernel was not as it should be and was put right. */
+  repaired(kind: Kind, id: string, what: readonly string[]): Promise<void> {
+    if (what.length === 0) return Promise.resolve();
+    repairs.inc({ object: kind }, what.length);
+    return this.condition(kind, id, 'Repaired', true, `found amiss and put right: ${what.join('; ')}`, true);
+  }
+
+  /** The object is gone, and its record with it. */
+  forget(kind: Kind, id: string): void {
+    const before = this.get(kind, id)?.state;
+    this.#statuses.delete(`${kind}/${id}`);
+    for (const listener of this.#listeners) listener(kind, id, undefined, before);
+  }
+
+  async #set(kind: Kind, id: string, change: Partial<Status>): Promise<void> {
+    const key = `${kind}/${id}`;
+    const before = this.#statuses.get(key);
+    const base: Status = before ?? {
+      kind,
+      id,
+      node: this.#node,
+      state: 'pending',
+      observed: 0,
+      conditions: [],
+      detail: {},
+    };
+    const next: Status = { ...base, ...change };
+    if (before && same(before, next)) return;
+    this.#statuses.set(key, next);
+    if (before?.state !== next.state)
+      for (const listener of this.#listeners) listener(kind, id, next.state, before?.state);
+    await this.#sink.set(next);
+  }
+}
+
+const same = (a: Status, b: Status): boolean => JSON.stringify(a) === JSON.stringify(b);

@@ -1,0 +1,279 @@
+/**
+ * The daemon. The only place that wires concrete parts together: settings → lock → store → kernel → data plane → names →
+ * controllers → API. SIGTERM ends the process and leaves everything that runs running.
+ */
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { parseArgs } from 'node:util';
+import { create as createBridge } from '../plugins/bridge/bridge.ts';
+import { create as createHost } from '../plugins/host/host.ts';
+import { create as createNone } from '../plugins/none/none.ts';
+import { Scrape } from './api/metrics.ts';
+import { createApi, createMetricsApp, serve, serveTcp } from './api/server.ts';
+import { createEbpfDataplane } from './balancer/ebpf.ts';
+import { type Clock, systemClock, withTimeLimit } from './clock.ts';
+import { type Config, loadConfig, SETTING_NAMES } from './config.ts';
+import type { DriverFactory, DriverHost, NetworkDriver } from './contracts/driver.ts';
+import type { Store } from './contracts/store.ts';
+import { guardDriver } from './controller/circuit.ts';
+import type { Context } from './controller/context.ts';
+import { Controllers } from './controller/controllers.ts';
+import { collectCounters, liveStatuses } from './controller/live.ts';
+import { Tracker } from './controller/tracker.ts';
+import { World } from './controller/world.ts';
+import { createDesired } from './desired/desired.ts';
+import { resolvConf } from './dns/resolv.ts';
+import { createNameServer } from './dns/server.ts';
+import { isSluiceError, SluiceError, toSluiceError } from './errors.ts';
+import { createIpam } from './ipam/ipam.ts';
+import { tryFlock } from './kernel/fd.ts';
+import { createKernel } from './kernel/kernel.ts';
+import { notifySystemd } from './kernel/notify.ts';
+import { createLogger } from './log.ts';
+import { registry } from './metrics.ts';
+import { statusPrefix } from './model/keys.ts';
+import { cgroupName } from './model/mark.ts';
+import type { Status } from './model/object.ts';
+import { lockState } from './store/lock.ts';
+import { createMemoryStore, openSqliteStore } from './store/sqlite.ts';
+
+/** The built-in drivers: one visible table, no registration on import. */
+const DRIVERS: Readonly<Record<string, DriverFactory>> = { bridge: createBridge, host: createHost, none: createNone };
+/** Time that a third-party driver may take to load, milliseconds. */
+const PLUGIN_LOAD_MS_MAX = 5_000;
+
+const root = join(import.meta.dirname, '..', '..');
+const version = (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string }).version;
+
+async function main(): Promise<void> {
+  const config = loadConfig(readFlags());
+  const logger = createLogger(config.logLevel, { node: config.node, instance: config.instance });
+  if (process.getuid?.() !== 0)
+    throw new SluiceError('kernel.denied', 'sluiced needs root: it makes network namespaces, links and BPF programs');
+  // A pool thread that is born while the main thread visits another namespace would stay there: have them all now.
+  await Promise.all(Array.from({ length: 4 }, () => stat('/')));
+  for (const dir of [config.stateDir, config.runDir, join(config.runDir, 'netns'), join(config.runDir, 'sandbox')])
+    mkdirSync(dir, { recursive: true, mode: 0o711 });
+
+  const clock = systemClock;
+  const lock = lockState(config.stateDir, tryFlock);
+  const store: Store =
+    config.store === 'memory'
+      ? createMemoryStore({ clock })
+      : await openSqliteStore({ path: join(config.stateDir, 'sluice.db'), clock });
+  const kernel = createKernel({ clock });
+  kernel.ensureBpffs(config.bpffs);
+  const cgroupRoot = config.cgroupRoot ?? kernel.cgroups.mount;
+  const cgroupBase = join(cgroupRoot, cgroupName(config.instance));
+  kernel.cgroups.ensure(cgroupBase);
+  const dataplane = createEbpfDataplane({
+    kernel,
+    instance: config.instance,
+    bpffs: config.bpffs,
+    cgroupRoot,
+    objectDir: join(root, 'dist', 'bpf'),
+    logger,
+  });
+  await dataplane.start();
+
+  const names = createNameServer({ kernel, clock, logger, resolvers: config.dns.length > 0 ? config.dns : undefined });
+  const drivers = await loadDrivers({ instance: config.instance, kernel }, config.plugins, clock);
+  const ipams = new Map([['default', createIpam({ store, clock, pools: config.defaultAddressPools })]]);
+  const registryOfDrivers = {
+    get(name: string): NetworkDriver {
+      const driver = drivers.get(name);
+      if (!driver)
+        throw new SluiceError(
+          'driver.unknown',
+          `there is no network driver ${name} (known: ${[...drivers.keys()].join(', ')})`,
+          { driver: name },
+        );
+      return driver;
+    },
+    names: () => [...drivers.keys()],
+  };
+  const hostPrefixes = (): string[] =>
+    kernel.host.netlink
+      .routes()
+      .filter(({ dst, table, type }) => type === 1 && (table === 254 || table < 253) && !dst.endsWith('/0'))
+      .map(({ dst }) => dst);
+  const desired = createDesired({ store, clock, node: config.node, drivers: registryOfDrivers, ipams, hostPrefixes });
+  await raiseFloors(desired, dataplane);
+  await desired.networks.ensureBuiltin();
+
+  const world = new World({ store, clock, node: config.node, logger });
+  const tracker = new Tracker({ sink: desired.statuses, clock, node: config.node });
+  const context: Context = {
+    instance: config.instance,
+    node: config.node,
+    runDir: config.runDir,
+    cgroupBase,
+    kernel,
+    dataplane,
+    names,
+    desired,
+    drivers: registryOfDrivers,
+    world,
+    tracker,
+    clock,
+    logger,
+    resolvConf: (sandbox) => resolvConf(readHostResolvConf(), sandbox.spec.dns ?? {}),
+  };
+  const statuses = (await store.list<Status>(statusPrefix())).items.map(({ value }) => value);
+  const controllers = new Controllers({
+    context,
+    drivers: [...drivers.values()],
+    ipams,
+    auditMs: config.auditSeconds * 1_000,
+    statuses,
+  });
+
+  const ending = new AbortController();
+  const startedAt = new Date(clock.now()).toISOString();
+  const scrape = new Scrape({ registry, clock, logger });
+  scrape.add('dataplane', () => collectCounters(world, tracker, dataplane));
+  const app = createApi({
+    desired: { ...desired, statuses: liveStatuses(desired.statuses, dataplane) },
+    store,
+    clock,
+    node: config.node,
+    logger,
+    version,
+    metrics: scrape,
+    signal: ending.signal,
+    peer: kernel.peer,
+    system: {
+      report: () => ({
+        instance: config.instance,
+        kernel: kernel.features.release,
+        startedAt,
+        components: controllers.health(),
+        conditions: tracker.get('node', config.node)?.conditions ?? [],
+      }),
+    },
+  });
+  const listeners = [await serve(app, { socket: config.socket, group: config.socketGroup, clock, logger })];
+  if (config.metricsListen)
+    listeners.push(
+      await serveTcp(createMetricsApp({ metrics: scrape, logger }), config.metricsListen, { clock, logger }),
+    );
+  const pidFile = join(config.runDir, 'sluiced.pid');
+  writeFileSync(pidFile, `${process.pid}\n`);
+  notifySystemd('READY=1');
+  logger.info(
+    {
+      version,
+      pid: process.pid,
+      socket: config.socket,
+      store: config.store,
+      kernel: kernel.features.release,
+      tc: dataplane.capabilities().tc,
+    },
+    'ready',
+  );
+
+  let stopping = false;
+  const stop = async (signal: string): Promise<void> => {
+    if (stopping) return;
+    stopping = true;
+    logger.info({ signal }, 'stopping; what runs keeps running');
+    notifySystemd('STOPPING=1');
+    ending.abort(new SluiceError('daemon.stopping', 'the daemon is stopping'));
+    await Promise.all(listeners.map((listener) => listener.close()));
+    await controllers.stop();
+    await names.close();
+    dataplane.close();
+    await store.close();
+    kernel[Symbol.dispose]();
+    rmSync(pidFile, { force: true });
+    lock.release();
+    process.exit(0);
+  };
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop(signal));
+  process.on('SIGUSR2', () => (globalThis as { gc?: () => void }).gc?.());
+  names.onResolversChange(() => controllers.resolversChanged());
+  await controllers.start();
+}
+
+/** Numbers that pinned maps hold must not be given to something else by a fresh store. */
+async function raiseFloors(
+  desired: ReturnType<typeof createDesired>,
+  dataplane: ReturnType<typeof createEbpfDataplane>,
+): Promise<void> {
+  for (const [space, highest] of Object.entries(dataplane.highest()))
+    await desired.numbers.floor(space as 'attachment', highest + 1);
+}
+
+function readHostResolvConf(): string {
+  try {
+    return readFileSync('/etc/resolv.conf', 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
+    throw error;
+  }
+}
+
+/** `--log-level debug`, `--logLevel debug`: every setting by its name. */
+function readFlags(): Record<string, unknown> {
+  const dashed = (key: string): string => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  const options = Object.fromEntries(
+    SETTING_NAMES.flatMap((key) => [key, dashed(key)].map((name) => [name, { type: 'string' as const }])),
+  );
+  try {
+    const { values } = parseArgs({
+      options: { ...options, version: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
+      strict: true,
+    });
+    if (values.version) finish(`sluiced ${version}`);
+    if (values.help) finish(`usage: sluiced [--SETTING VALUE]…\nsettings: ${SETTING_NAMES.map(dashed).join(' ')}`);
+    return Object.fromEntries(
+      SETTING_NAMES.flatMap((key) =>
+        [key, dashed(key)].flatMap((name) => (values[name] === undefined ? [] : [[key, values[name]]])),
+      ),
+    );
+  } catch (error) {
+    throw new SluiceError('config.invalid', (error as Error).message);
+  }
+}
+
+function finish(text: string): never {
+  process.stdout.write(`${text}\n`);
+  process.exit(0);
+}
+
+/** A driver that was asked for and cannot be loaded is an error at start: a network of it would fail later, and less clearly. */
+async function loadDrivers(
+  host: DriverHost,
+  plugins: Config['plugins'],
+  clock: Clock,
+): Promise<ReadonlyMap<string, NetworkDriver>> {
+  const drivers = new Map(
+    Object.entries(DRIVERS).map(([name, create]) => [name, guardDriver(create(host), { clock })]),
+  );
+  for (const [name, path] of Object.entries(plugins)) {
+    if (drivers.has(name))
+      throw new SluiceError('config.invalid', `plugins: ${name} is the name of a driver that exists`, { name });
+    const late = (): Error =>
+      new SluiceError('config.invalid', `plugins: ${name}: ${path} did not load within ${PLUGIN_LOAD_MS_MAX} ms`, {
+        name,
+        path,
+      });
+    const loading = import(pathToFileURL(path).href).catch((error: Error) => {
+      throw new SluiceError('config.invalid', `plugins: ${name}: ${path}: ${error.message}`, { name, path }, error);
+    });
+    const module = (await withTimeLimit(clock, PLUGIN_LOAD_MS_MAX, loading, late)) as { create?: DriverFactory };
+    if (typeof module.create !== 'function')
+      throw new SluiceError('config.invalid', `plugins: ${name}: ${path} exports no function "create"`, { name, path });
+    drivers.set(name, guardDriver(module.create(host), { clock }));
+  }
+  return drivers;
+}
+
+main().catch((error: unknown) => {
+  const coded = toSluiceError(error);
+  process.stderr.write(`sluiced: ${coded.message} (${coded.code})\n`);
+  if (!isSluiceError(error)) process.stderr.write(`${(error as Error).stack}\n`);
+  process.exit(1);
+});

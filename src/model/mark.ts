@@ -1,0 +1,31 @@
+/**
+ * How a thing in the kernel says whose it is. Every link of ours carries `sluice:<instance>:<what>:<id>[:<id>]` as its alias
+ * (`ip link set … alias`), tables and cgroups carry the instance in their name. Prune and `sluice-off` go by these alone.
+ */
+export interface Mark {
+  readonly what: 'network' | 'endpoint';
+  /** Object id. */
+  readonly id: string;
+  /** For endpoints: the network's id. */
+  readonly network?: string;
+}
+
+export const markPrefix = (instance: string): string => `sluice:${instance}:`;
+
+export function formatMark(instance: string, mark: Mark): string {
+  return `${markPrefix(instance)}${mark.what}:${mark.id}${mark.network ? `:${mark.network}` : ''}`;
+}
+
+/** Null for a link that is not this instance's. */
+export function parseMark(instance: string, alias: string): Mark | null {
+  const prefix = markPrefix(instance);
+  if (!alias.startsWith(prefix)) return null;
+  const [what, id, network] = alias.slice(prefix.length).split(':');
+  if ((what !== 'network' && what !== 'endpoint') || !id) return null;
+  return { what, id, network };
+}
+
+/** nft tables of an instance, in family inet. */
+export const policyTable = (instance: string): string => `sluice-${instance}-policy`;
+/** cgroup below the root that holds the sandboxes' cgroups. */
+export const cgroupName = (instance: string): string => `sluice-${instance}`;

@@ -1,0 +1,156 @@
+import { describe, expect, test } from 'vitest';
+import { endpointOfKey, planService } from '../../src/controller/balance.ts';
+import { chooseName } from '../../src/controller/inside.ts';
+import { mergeViews, namesOfNetwork } from '../../src/controller/record.ts';
+import { planRoutes } from '../../src/controller/route.ts';
+import type { Endpoint, EndpointSpec } from '../../src/model/endpoint.ts';
+import type { Network } from '../../src/model/network.ts';
+import type { Service, ServiceSpec } from '../../src/model/service.ts';
+
+const base = { revision: 1, schema: 1, owner: 'n', labels: {}, createdAt: '2026-01-01T00:00:00Z' };
+const endpoint = (id: string, spec: Partial<EndpointSpec>): Endpoint => ({
+  ...base,
+  kind: 'endpoint',
+  id,
+  name: id,
+  spec: {
+    network: 'net',
+    sandbox: `s-${id}`,
+    addresses: [],
+    mac: '02:42:0a:00:00:02',
+    aliases: [],
+    allow: [],
+    gwPriority: 0,
+    ...spec,
+  },
+});
+const service = (spec: Partial<ServiceSpec>): Service => ({
+  ...base,
+  kind: 'service',
+  id: 'svc',
+  name: 'shop',
+  spec: { network: 'net', vips: [], ports: [], backends: [], aliases: [], ...spec },
+});
+const network = (name: string): Network => ({
+  ...base,
+  kind: 'network',
+  id: name,
+  name,
+  spec: {
+    driver: 'bridge',
+    scope: 'local',
+    ipam: 'default',
+    subnets: [],
+    ipv4: true,
+    ipv6: false,
+    internal: false,
+    options: {},
+  },
+});
+
+describe('service plan', () => {
+  const a = endpoint('a', { addresses: ['10.0.0.2/24', 'fd00::2/64'] });
+  const b = endpoint('b', { addresses: ['10.0.0.3/24'] });
+
+  test('one set a VIP and port, each over backends of its own family', () => {
+    const plan = planService(
+      service({
+        vips: ['10.0.0.100', 'fd00::100'],
+        ports: [{ port: 80, target: 8080, protocol: 'tcp' }],
+        backends: [{ sandbox: 's-b' }, { sandbox: 's-a' }, { address: '192.0.2.1', port: 9 }],
+      }),
+      [a, b],
+    );
+    expect(plan.map(({ key, address, port, protocol }) => ({ key, address, port, protocol }))).toEqual([
+      { key: 'svc/80/tcp/4', address: '10.0.0.100', port: 80, protocol: 'tcp' },
+      { key: 'svc/80/tcp/6', address: 'fd00::100', port: 80, protocol: 'tcp' },
+    ]);
+    expect(plan[0]?.backends.map(({ key }) => key)).toEqual(['-/192.0.2.1/9', 'a/10.0.0.2/8080', 'b/10.0.0.3/8080']);
+    expect(plan[1]?.backends.map(({ key }) => key)).toEqual(['a/fd00::2/8080']);
+  });
+
+  test('without ports every port maps to the same one', () => {
+    const [set] = planService(service({ vips: ['10.0.0.100'], backends: [{ sandbox: 's-a' }] }), [a]);
+    expect(set).toMatchObject({
+      key: 'svc/*/*/4',
+      port: 0,
+      protocol: undefined,
+      backends: [{ address: '10.0.0.2', port: 0 }],
+    });
+  });
+
+  test('a sandbox that is not there is no backend', () => {
+    expect(planService(service({ vips: ['10.0.0.100'], backends: [{ sandbox: 'gone' }] }), [a])[0]?.backends).toEqual(
+      [],
+    );
+  });
+
+  test('keys tell endpoints from plain addresses', () => {
+    expect([endpointOfKey('a/10.0.0.2/80'), endpointOfKey('-/10.0.0.2/80')]).toEqual(['a', null]);
+  });
+});
+
+describe('names', () => {
+  const names = (services: Service[] = []) =>
+    namesOfNetwork(
+      network('web'),
+      [
+        endpoint('a', { addresses: ['10.0.0.3/24'], aliases: ['api'] }),
+        endpoint('b', { addresses: ['10.0.0.2/24', 'fd00::2/64'], aliases: ['API'] }),
+      ],
+      (id) => id.replace('s-', 'box-'),
+      services,
+    );
+
+  test('names, aliases answered together, NAME.NETWORK, reverse', () => {
+    const { records, reverse } = names();
+    expect(records.get('box-a')?.a).toEqual(['10.0.0.3']);
+    expect(records.get('box-b.web')?.aaaa).toEqual(['fd00::2']);
+    expect(records.get('api')?.a).toEqual(['10.0.0.2', '10.0.0.3']);
+    expect(reverse.get('10.0.0.3')).toBe('box-a.web');
+  });
+
+  test('a service has its VIPs, its tasks and SRV for named ports, and wins over a sandbox of its name', () => {
+    const shop = {
+      ...service({
+        vips: ['10.0.0.100'],
+        ports: [{ name: 'http', port: 80, target: 80, protocol: 'tcp' }],
+        backends: [{ sandbox: 's-a' }],
+      }),
+      name: 'box-a',
+    };
+    const { records } = names([shop]);
+    expect(records.get('box-a')?.a).toEqual(['10.0.0.100']);
+    expect(records.get('tasks.box-a')?.a).toEqual(['10.0.0.3']);
+    expect(records.get('_http._tcp.box-a')?.srv).toEqual([{ priority: 0, weight: 1, port: 80, target: 'box-a' }]);
+  });
+
+  test('the first network owns a name that two have', () => {
+    const other = namesOfNetwork(network('zoo'), [endpoint('c', { addresses: ['10.9.0.2/24'] })], () => 'box-a', []);
+    const { records, shadowed } = mergeViews([names(), other]);
+    expect(records.find(({ name }) => name === 'box-a')?.a).toEqual(['10.0.0.3']);
+    expect(records.find(({ name }) => name === 'box-a.zoo')?.a).toEqual(['10.9.0.2']);
+    expect(shadowed).toEqual(['box-a']);
+  });
+});
+
+describe('routes and interface names', () => {
+  const joined = (...gateways: string[]) => ({ ifprefix: 'eth', gateways, routes: [], neighbours: [] });
+
+  test('the highest priority wins, then the first network by name; families apart', () => {
+    const plan = planRoutes([
+      { mac: 'm1', network: 'zoo', priority: 0, joined: joined('10.1.0.1', 'fd01::1') },
+      { mac: 'm2', network: 'app', priority: 0, joined: joined('10.2.0.1') },
+      { mac: 'm3', network: 'int', priority: 9, joined: joined() },
+    ]);
+    expect(plan).toEqual([
+      { dst: '0.0.0.0/0', via: '10.2.0.1', mac: 'm2' },
+      { dst: '::/0', via: 'fd01::1', mac: 'm1' },
+    ]);
+  });
+
+  test('the first free name, or the one asked for', () => {
+    expect(chooseName(undefined, 'eth', new Set(['lo', 'eth0', 'eth2']))).toBe('eth1');
+    expect(chooseName('wan', 'eth', new Set())).toBe('wan');
+  });
+});
