@@ -1,7 +1,16 @@
 import { defineConfig } from 'vitest/config';
 
-const project = (name: string, testTimeout: number) => ({
-  test: { name, include: [`test/${name}/**/*.test.ts`], pool: 'forks' as const, testTimeout, hookTimeout: testTimeout },
+/** An emulated machine stretches every time limit. */
+const slowness = Math.max(1, Number(process.env.SLUICE_LAB_SLOWNESS ?? 1));
+
+const project = (name: string, limitMs: number) => ({
+  test: {
+    name,
+    include: [`test/${name}/**/*.test.ts`],
+    pool: 'forks' as const,
+    testTimeout: limitMs * slowness,
+    hookTimeout: limitMs * slowness,
+  },
 });
 
 export default defineConfig({

@@ -2,7 +2,6 @@
  * Time, timers and randomness by injection, so that a whole cluster can be simulated.
  * Nothing outside this file calls `Date.now`, `setTimeout`, `setInterval` or `Math.random` for decisions.
  */
-import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 export interface Timer {
@@ -31,7 +30,8 @@ export const systemClock: Clock = {
     return { cancel: () => clearTimeout(timer) };
   },
   sleep: (ms, signal) => sleep(ms, undefined, { signal }),
-  random: (n) => randomBytes(n),
+  // Loaded when it is needed: node:crypto costs the CLI's start 8 ms.
+  random: (n) => process.getBuiltinModule('node:crypto').randomBytes(n),
 };
 
 /** Rejects with `error()` when `work` has not settled after `ms`. The work itself is not cancelled. */

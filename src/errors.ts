@@ -6,6 +6,12 @@
 export const ERROR_CODES = {
   'request.invalid': [400, 'The request does not fit the schema, or a value in it makes no sense.'],
   'request.toolarge': [413, 'The request body is larger than one MiB.'],
+  'request.unsupported': [415, 'The request body is not declared as application/json.'],
+  'request.unknown': [404, 'The API has no such path.'],
+  'request.method': [405, 'The path does not know this method; the header Allow names those it knows.'],
+  'request.slow': [408, 'The request did not arrive whole within its time limit.'],
+  'request.timeout': [504, 'The daemon did not finish the request within its time limit; it may still take effect.'],
+  'request.busy': [503, 'Too many requests wait or watch at once.'],
   'request.precondition': [
     412,
     'The object was created or changed by somebody else since the revision that was named.',
@@ -41,6 +47,8 @@ export const ERROR_CODES = {
   'kernel.exists': [409, 'The kernel object exists already.'],
   'kernel.notfound': [404, 'The kernel object does not exist.'],
   'config.invalid': [400, 'A setting is unknown or has a wrong value.'],
+  'daemon.running': [409, 'Another daemon listens on the socket.'],
+  'daemon.stopping': [503, 'The daemon is going down; what was stored before is kept.'],
   'daemon.unreachable': [503, 'The daemon does not answer on its socket.'],
   internal: [500, 'A defect in Sluice; the log has the details.'],
 } as const satisfies Record<string, readonly [status: number, meaning: string]>;

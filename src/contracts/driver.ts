@@ -108,6 +108,12 @@ export interface DriverHost {
 }
 export type DriverFactory = (host: DriverHost) => NetworkDriver;
 
+/** The drivers of a daemon; an unknown name is `driver.unknown`. */
+export interface DriverRegistry {
+  get(name: string): NetworkDriver;
+  names(): readonly string[];
+}
+
 export interface Pool {
   readonly id: string;
   readonly cidr: string;

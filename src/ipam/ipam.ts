@@ -272,7 +272,7 @@ class StoreIpam implements CollectingIpam {
     const given = leases.filter(({ purpose }) => purpose === 'endpoint').map(({ address }) => tryParse(address)!);
     const index: Index = {
       taken,
-      cursor: known?.cursor ?? given.reduce((most, value) => (value > most ? value : most), -1n),
+      cursor: known?.cursor ?? given.sort((a, b) => (a < b ? -1 : 1)).at(-1) ?? -1n,
     };
     this.#indexes.set(poolId, index);
     return index;

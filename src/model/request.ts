@@ -70,5 +70,11 @@ export interface ServiceRequest {
   readonly labels?: Readonly<Record<string, string>>;
 }
 
+/** Body of a change of a service's backends: additions first, then removals; naming one twice changes nothing. */
+export interface BackendsRequest {
+  readonly add?: readonly BackendRequest[];
+  readonly remove?: readonly BackendRequest[];
+}
+
 /** What the API answers: the object with its status on this node (null before a controller has seen it). */
 export type View<O extends Obj = Obj> = O & { readonly status: Status | null };

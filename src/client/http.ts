@@ -1,0 +1,160 @@
+/** One call on node:http, and how its failures become coded errors. */
+import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http';
+import type { Clock } from '../clock.ts';
+import { ERROR_CODES, type ErrorCode, SluiceError, toSluiceError } from '../errors.ts';
+
+export interface CallOptions {
+  readonly waitMs?: number;
+  readonly query?: Readonly<Record<string, string | number | boolean | undefined>>;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: unknown;
+  readonly signal?: AbortSignal;
+}
+
+export interface Caller {
+  readonly host: string;
+  json<T>(method: string, path: string, options?: CallOptions): Promise<T>;
+  text(method: string, path: string, options?: CallOptions): Promise<string>;
+  /** The open answer, its head already judged. The time limit ends with the head. */
+  open(method: string, path: string, options?: CallOptions): Promise<IncomingMessage>;
+}
+
+/** A list of 100 000 objects has about 64 MiB. */
+const ANSWER_BYTES_MAX = 256 * 1024 * 1024;
+
+interface Place {
+  readonly host: string;
+  readonly connect: Pick<RequestOptions, 'socketPath' | 'host' | 'port'>;
+}
+
+function placeOf(host: string): Place {
+  if (host.startsWith('/')) return placeOf(`unix://${host}`);
+  const socketPath = /^unix:\/\/(\/.+)$/.exec(host)?.[1];
+  if (socketPath) return { host, connect: { socketPath } };
+  if (URL.canParse(host)) {
+    const url = new URL(host);
+    const name = url.hostname.replace(/^\[|\]$/g, '');
+    if (url.protocol === 'http:' && url.pathname === '/') {
+      return { host: `http://${url.host}`, connect: { host: name, port: url.port || 80 } };
+    }
+  }
+  const message = `${host} is no address of a daemon: unix:///path/of/socket or http://host:port is`;
+  throw new SluiceError('config.invalid', message, { host });
+}
+
+/** What failed below HTTP: the socket's own error (it has a code), or else a defect of ours. */
+function broken(host: string, error: NodeJS.ErrnoException): SluiceError {
+  if (!error.code) return toSluiceError(error);
+  const fix =
+    error.code === 'EACCES' || error.code === 'EPERM'
+      ? 'be root or in the group of the socket (sluice)'
+      : 'start it with "systemctl start sluiced" or "sluiced", or name another with -H or SLUICE_HOST';
+  const message = `the daemon does not answer at ${host} (${error.message}); ${fix}`;
+  return new SluiceError('daemon.unreachable', message, { host, reason: error.code ?? error.message }, error);
+}
+
+/** The value, or undefined for what is no JSON. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function stranger(status: number, body: string): SluiceError {
+  const message = `what answers is not a Sluice daemon: HTTP ${status} ${body.slice(0, 200)}`;
+  return new SluiceError('daemon.unreachable', message, { status });
+}
+
+/** An error answer as the daemon meant it; a code that only a newer daemon knows is kept in the details. */
+function errorOf(status: number, body: string): SluiceError {
+  const said = parseJson(body) as { code?: unknown; message?: unknown; details?: object } | null | undefined;
+  if (typeof said?.code !== 'string' || typeof said.message !== 'string') return stranger(status, body);
+  const known = Object.hasOwn(ERROR_CODES, said.code);
+  const details = known ? { ...said.details } : { ...said.details, code: said.code };
+  return new SluiceError(known ? (said.code as ErrorCode) : 'internal', said.message, details);
+}
+
+async function readBody(answer: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of answer as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > ANSWER_BYTES_MAX) throw new Error(`the answer is larger than ${ANSWER_BYTES_MAX} bytes`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+export function createCaller(where: string, timeoutMs: number, clock: Clock): Caller {
+  const { host, connect } = placeOf(where);
+
+  function send(method: string, path: string, options: CallOptions): ClientRequest {
+    // Not `import`: an ES import of node:http evaluates its getters, among them all of undici, 30 ms that a CLI feels.
+    const http = process.getBuiltinModule('node:http');
+    const query = new URLSearchParams();
+    for (const [key, value] of Object.entries(options.query ?? {})) {
+      if (value !== undefined) query.set(key, String(value));
+    }
+    if (options.waitMs) query.set('wait', `${Math.round(options.waitMs)}ms`);
+    const body = options.body === undefined ? undefined : JSON.stringify(options.body);
+    const entity = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body ?? '') };
+    // With no name for TLS given, Node would compile its expression for IPv6 addresses to find one: 5 ms for nothing.
+    const place: RequestOptions & { readonly servername: string } = { ...connect, servername: '' };
+    const request = http.request({
+      ...place,
+      // A connection each: a pooled one may have died with the daemon, and a call lost on it cannot be told from one served.
+      agent: false,
+      method,
+      path: query.size > 0 ? `${path}?${query}` : path,
+      headers: { host: 'sluice', ...(body === undefined ? {} : entity), ...options.headers },
+      signal: options.signal,
+    });
+    request.end(body);
+    return request;
+  }
+
+  /** `use` the answer within the limit; a socket that fails is `daemon.unreachable`. */
+  async function within<T>(
+    method: string,
+    path: string,
+    options: CallOptions,
+    use: (answer: IncomingMessage) => Promise<T>,
+  ): Promise<T> {
+    const limitMs = timeoutMs + (options.waitMs ?? 0);
+    let late = false;
+    const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+    const request = send(method, path, options).on('response', resolve).on('error', reject);
+    const timer = clock.after(limitMs, () => {
+      late = true;
+      request.destroy();
+    });
+    try {
+      const answer = await promise;
+      const status = answer.statusCode ?? 0;
+      if (status < 200 || status >= 300) throw errorOf(status, await readBody(answer));
+      return await use(answer);
+    } catch (error) {
+      if (error instanceof SluiceError || options.signal?.aborted) throw error;
+      if (!late) throw broken(host, error as NodeJS.ErrnoException);
+      const message = `the daemon at ${host} did not answer ${method} ${path} within ${limitMs / 1000} s`;
+      throw new SluiceError('daemon.unreachable', message, { host, limitMs }, error);
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  return {
+    host,
+    json: (method, path, options = {}) =>
+      within(method, path, options, async (answer) => {
+        const body = await readBody(answer);
+        const value = parseJson(body);
+        if (value === undefined) throw stranger(answer.statusCode ?? 0, body);
+        return value as never;
+      }),
+    text: (method, path, options = {}) => within(method, path, options, readBody),
+    open: (method, path, options = {}) => within(method, path, options, async (answer) => answer),
+  };
+}

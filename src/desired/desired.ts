@@ -1,0 +1,29 @@
+/** The desired state as every front end writes it: the API now, others later. */
+import { Endpoints } from './endpoint.ts';
+import { Networks } from './network.ts';
+import { Numbers } from './numbers.ts';
+import type { Parts } from './records.ts';
+import { Sandboxes } from './sandbox.ts';
+import { Services } from './service.ts';
+import { Statuses } from './status.ts';
+
+export interface Desired {
+  readonly networks: Networks;
+  readonly sandboxes: Sandboxes;
+  readonly endpoints: Endpoints;
+  readonly services: Services;
+  readonly statuses: Statuses;
+  readonly numbers: Numbers;
+}
+
+export function createDesired(parts: Parts): Desired {
+  const endpoints = new Endpoints(parts);
+  return {
+    networks: new Networks(parts),
+    endpoints,
+    sandboxes: new Sandboxes(parts, endpoints),
+    services: new Services(parts),
+    statuses: new Statuses(parts.store, parts.node),
+    numbers: new Numbers(parts.store, parts.node),
+  };
+}

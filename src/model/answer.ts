@@ -1,0 +1,67 @@
+/** What the API answers besides objects, and what `watch` sends; src/model/schema.ts describes the same to OpenAPI. */
+import type { Condition, Kind, Obj, State, Status } from './object.ts';
+
+export interface VersionAnswer {
+  readonly version: string;
+  /** The path prefix that this answer came by. */
+  readonly api: 'v1';
+  readonly node: string;
+  readonly instance: string;
+  /** Release of the running kernel, as `uname -r` prints it. */
+  readonly kernel: string;
+}
+
+/** One part of the daemon that runs by itself: a controller, the name server, the data plane's audit … */
+export interface ComponentHealth {
+  readonly name: string;
+  readonly state: 'starting' | 'ok' | 'failing';
+  /** ISO 8601 of the last pass that ended without an error. */
+  readonly lastSuccess?: string;
+  /** Objects that wait for their turn. */
+  readonly queued?: number;
+  readonly error?: { readonly code: string; readonly message: string };
+}
+
+/** What the daemon knows of itself, without asking the store. */
+export interface SystemReport {
+  readonly instance: string;
+  readonly kernel: string;
+  /** ISO 8601. */
+  readonly startedAt: string;
+  readonly components: readonly ComponentHealth[];
+  /** What is wrong with the host as a whole, as opposed to one object. */
+  readonly conditions: readonly Condition[];
+}
+
+export type Counts = Readonly<Record<Kind, Readonly<Record<State, number>>>>;
+
+export interface StatusAnswer extends SystemReport {
+  readonly version: string;
+  readonly node: string;
+  /** `starting` until every component has succeeded once, `degraded` while one fails, a condition is active or the store is away. */
+  readonly state: 'starting' | 'ok' | 'degraded';
+  readonly store: {
+    readonly available: boolean;
+    readonly incarnation: string;
+    readonly revision?: number;
+    readonly error?: { readonly code: string; readonly message: string };
+  };
+  /** Objects by kind and state on this node; absent while the store is away. */
+  readonly counts?: Counts;
+}
+
+/** An object or the status of one has changed, or is gone (`null`). */
+export type ObjectChange =
+  | { readonly kind: Kind; readonly id: string; readonly object: Obj | null }
+  | { readonly kind: Kind; readonly id: string; readonly node: string; readonly status: Status | null };
+
+export type WatchMessage =
+  | {
+      readonly type: 'change';
+      readonly revision: number;
+      /** Who asked: `uid:0 pid:4242`. */
+      readonly actor?: string;
+      readonly changes: readonly ObjectChange[];
+    }
+  /** Changes up to this revision are not told one by one: list again. Always the first message of a watch without `from`. */
+  | { readonly type: 'relist'; readonly revision: number };

@@ -1,0 +1,356 @@
+/**
+ * zod schemas of what callers send (request.ts) and get (answer.ts), with the metadata of the OpenAPI document. They check form and bounds;
+ * what only the state knows (overlaps, free addresses, which driver) is checked where it is decided. Kept apart from
+ * request.ts so that the CLI does not load zod; `Shape` makes the compiler refuse a field that one of the two lacks.
+ */
+import { z } from '@hono/zod-openapi';
+import type { ComponentHealth, Counts, StatusAnswer, VersionAnswer } from './answer.ts';
+import type { Endpoint } from './endpoint.ts';
+import { NAME_PATTERN } from './id.ts';
+import type { Network, SubnetSpec } from './network.ts';
+import { type Condition, KINDS, type Obj, type Status } from './object.ts';
+import type {
+  AttachmentRequest,
+  BackendRequest,
+  BackendsRequest,
+  NetworkRequest,
+  SandboxRequest,
+  ServiceRequest,
+  View,
+} from './request.ts';
+import type { Sandbox } from './sandbox.ts';
+import type { Service, ServicePort } from './service.ts';
+
+/** One schema a field of `T`, none missing, none too many. */
+export type Shape<T> = { readonly [K in keyof Required<T>]: z.ZodType<T[K]> };
+
+/** What a name in a path or body may be when it refers to something: a name, an id, or the beginning of an id. */
+export const refPattern = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/;
+
+export const name = z
+  .string()
+  .regex(NAME_PATTERN, 'a name has 1 to 63 letters, digits, _ . or -, and begins with a letter or digit');
+export const ref = z.string().regex(refPattern, 'not a name and not an id');
+
+const ipv4 = z.ipv4();
+const ipv6 = z.ipv6();
+const address = z.union([ipv4, ipv6], { error: 'not an IPv4 or IPv6 address' });
+const cidr = z.union([z.cidrv4(), z.cidrv6()], { error: 'not an IPv4 or IPv6 prefix such as 10.20.0.0/24' });
+const mac = z
+  .string()
+  .regex(/^[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}$/, 'not a unicast MAC address such as 02:42:0a:14:00:02')
+  .refine((text) => !/^00(:00){5}$/.test(text), 'the all-zero MAC address belongs to nobody');
+const port = z.int().min(1).max(65535);
+const dnsName = z
+  .string()
+  .max(253)
+  .regex(/^[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,62})(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]{0,62}))*$/, 'not a DNS name');
+/** IFNAMSIZ less the final zero; `/` and blanks are the kernel's own exclusions (dev_valid_name). */
+const ifname = z
+  .string()
+  .regex(/^[^\s/:]{1,15}$/, 'an interface name has 1 to 15 characters, none of them / : or blank')
+  .refine((text) => text !== '.' && text !== '..', 'an interface cannot be called . or ..');
+
+/** Text by key, with a bound on how much of it: it is stored, logged and sent to every watcher. */
+const textMap = (key: RegExp, problem: string, maxValue = 4096) =>
+  z
+    .record(z.string().max(256).regex(key, problem), z.string().max(maxValue))
+    .refine((map) => Object.keys(map).length <= 256, 'more than 256 entries');
+const labels = textMap(/^\S+$/, 'a label key has no blanks').openapi({
+  description: 'Free text by key, for people and selectors.',
+  example: { team: 'shop' },
+});
+const options = textMap(/^\S+$/, 'an option key has no blanks').openapi({
+  description: 'Driver options. Known to all drivers: `spoof=allow`.',
+});
+
+const subnet = z.strictObject({
+  cidr: cidr.optional().openapi({ description: 'Absent: an automatic pool.', example: '10.20.0.0/24' }),
+  gateway: address.optional().openapi({ description: 'Absent: the first address.' }),
+  range: cidr.optional().openapi({ description: 'Automatic addresses come from this part only.' }),
+  aux: z
+    .record(name, address)
+    .refine((map) => Object.keys(map).length <= 256, 'more than 256 entries')
+    .optional()
+    .openapi({ description: 'Reserved addresses by name.' }),
+} satisfies Shape<NonNullable<NetworkRequest['subnets']>[number]>);
+
+export const networkRequest = z
+  .strictObject({
+    driver: name.optional().openapi({ description: 'Default `bridge`.', example: 'bridge' }),
+    ipam: name.optional().openapi({ description: 'IPAM driver.' }),
+    subnets: z.array(subnet).max(16).optional().openapi({
+      description: 'Absent: automatic, one for each address family asked for.',
+    }),
+    ipv4: z.boolean().optional().openapi({ description: 'Default true.' }),
+    ipv6: z.boolean().optional().openapi({ description: 'Default: true when an IPv6 subnet is given.' }),
+    internal: z.boolean().optional().openapi({ description: 'No way in or out but between its own endpoints.' }),
+    mtu: z.int().min(68).max(65535).optional().openapi({
+      description: "Bytes. Absent: the underlay's, less the driver's overhead.",
+    }),
+    options: options.optional(),
+    labels: labels.optional(),
+  } satisfies Shape<NetworkRequest>)
+  .openapi('NetworkRequest');
+
+const attachment = {
+  ip: ipv4.optional().openapi({ description: 'This IPv4 address rather than a free one.' }),
+  ip6: ipv6.optional().openapi({ description: 'This IPv6 address rather than a free one.' }),
+  mac: mac.optional(),
+  aliases: z.array(dnsName).max(64).optional().openapi({ description: 'Further DNS names on this network.' }),
+  allow: z.array(cidr).max(64).optional().openapi({ description: 'CIDRs that it may also send from.' }),
+  ifname: ifname.optional().openapi({ description: 'Absent: the first free `ethN`.' }),
+  gwPriority: z.int().min(-2147483648).max(2147483647).optional().openapi({
+    description: 'The endpoint with the highest value gives the sandbox its default route.',
+  }),
+} satisfies Shape<Omit<AttachmentRequest, 'network'>>;
+
+/** Body of PUT /sandboxes/{name}/networks/{network}: the network stands in the path. */
+export const connectRequest = z.strictObject(attachment).openapi('ConnectRequest');
+const attachmentRequest = z
+  .strictObject({
+    network: ref.openapi({ description: 'Name or id.' }),
+    ...attachment,
+  } satisfies Shape<AttachmentRequest>)
+  .openapi('AttachmentRequest');
+
+export const sandboxRequest = z
+  .strictObject({
+    networks: z.array(attachmentRequest).max(64).optional().openapi({
+      description: 'Absent: `bridge`, or none with `attach`.',
+    }),
+    attach: z
+      .string()
+      .max(4095)
+      .startsWith('/')
+      .refine((path) => !path.includes('\0'), 'a path has no NUL')
+      .optional()
+      .openapi({ description: 'Path of a network namespace that somebody else made.' }),
+    hostname: z
+      .string()
+      .regex(/^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$/, 'not a host name')
+      .optional(),
+    sysctls: textMap(/^net\.[a-zA-Z0-9_./-]+$/, 'only sysctls below net. belong to a network namespace', 256)
+      .refine((map) => !Object.keys(map).some((key) => key.includes('..')), 'a sysctl name has no ..')
+      .optional()
+      .openapi({ description: 'Written inside the namespace.', example: { 'net.ipv4.ip_forward': '1' } }),
+    dns: z
+      .strictObject({
+        servers: z.array(address).max(8).optional(),
+        search: z.array(dnsName).max(32).optional(),
+        options: z
+          .array(z.string().regex(/^\S{1,64}$/, 'a resolver option has no blanks'))
+          .max(32)
+          .optional(),
+      } satisfies Shape<NonNullable<SandboxRequest['dns']>>)
+      .optional()
+      .openapi({ description: "Replaces the host's resolvers, search domains and options." }),
+    labels: labels.optional(),
+  } satisfies Shape<SandboxRequest>)
+  .openapi('SandboxRequest');
+
+const backendRequest: z.ZodType<BackendRequest> = z
+  .union(
+    [z.strictObject({ sandbox: ref, port: port.optional() }), z.strictObject({ address, port: port.optional() })],
+    { error: 'a backend is {sandbox, port?} or {address, port?}, with a port from 1 to 65535' },
+  )
+  .openapi('BackendRequest', {
+    description: "A sandbox on the service's network or a plain address; `port` overrides the service port's target.",
+  });
+const backends = z.array(backendRequest).max(4096);
+
+export const serviceRequest = z
+  .strictObject({
+    network: ref.openapi({ description: 'Name or id: the VIP is an address of it.' }),
+    ips: z.array(address).max(2).optional().openapi({ description: 'VIPs, one of each family; absent: automatic.' }),
+    ports: z
+      .array(
+        z.strictObject({
+          name: z
+            .string()
+            .regex(/^[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?$/, 'a port name has 1 to 15 of a-z 0-9 - (RFC 6335)')
+            .optional()
+            .openapi({ description: 'For SRV records.' }),
+          port,
+          target: port.optional().openapi({ description: 'Backend port; default `port`.' }),
+          protocol: z.enum(['tcp', 'udp']).optional().openapi({ description: 'Default `tcp`.' }),
+        } satisfies Shape<NonNullable<ServiceRequest['ports']>[number]>),
+      )
+      .max(256)
+      .optional()
+      .openapi({ description: 'Absent: every port of the VIP maps to the same backend port.' }),
+    backends: backends.optional(),
+    aliases: z.array(dnsName).max(64).optional(),
+    labels: labels.optional(),
+  } satisfies Shape<ServiceRequest>)
+  .openapi('ServiceRequest');
+
+/** Body of POST /services/{name}/backends. */
+export const backendsRequest = z
+  .strictObject({ add: backends.optional(), remove: backends.optional() } satisfies Shape<BackendsRequest>)
+  .openapi('BackendsRequest');
+
+/* Answers. They describe; nothing is parsed with them but in tests. */
+
+const state = z.enum(['pending', 'ready', 'error', 'removing']);
+const kind = z.enum(KINDS);
+const id = z.string().regex(/^[0-9a-f]{64}$/);
+const time = z.iso.datetime();
+const text = z.string();
+const failure = { code: text, message: text };
+
+const condition: z.ZodType<Condition> = z
+  .strictObject({
+    type: text,
+    active: z.boolean(),
+    message: text,
+    since: time,
+    count: z.int(),
+  } satisfies Shape<Condition>)
+  .openapi('Condition');
+
+const status: z.ZodType<Status> = z
+  .strictObject({
+    kind,
+    id,
+    node: text,
+    state,
+    observed: z.int().openapi({ description: 'The object revision that `state` speaks of.' }),
+    conditions: z.array(condition),
+    error: z.strictObject({ ...failure, retryAt: time.optional() }).optional(),
+    detail: z.record(text, z.unknown()).openapi({ description: 'What drivers and data plane report, by kind.' }),
+  } satisfies Shape<Status>)
+  .openapi('Status');
+
+function view<O extends Obj>(kind: O['kind'], spec: z.ZodType<O['spec']>): z.ZodType<View<O>> {
+  return z
+    .strictObject({
+      kind: z.literal(kind),
+      id,
+      name: text,
+      revision: z.int().openapi({ description: "The store revision of this object's last write." }),
+      schema: z.int(),
+      owner: text.nullable().openapi({ description: 'Node that owns it; null for what concerns the whole cluster.' }),
+      labels: z.record(text, text),
+      createdAt: time,
+      removing: z.boolean().optional(),
+      spec,
+      status: status.nullable().openapi({ description: 'Null before a controller has seen it.' }),
+    })
+    .openapi(`${kind[0]?.toUpperCase()}${kind.slice(1)}`) as unknown as z.ZodType<View<O>>;
+}
+
+export const networkView = view<Network>(
+  'network',
+  z.strictObject({
+    driver: text,
+    scope: z.enum(['local', 'global']),
+    ipam: text,
+    subnets: z.array(
+      z.strictObject({
+        cidr: text,
+        gateway: text.optional(),
+        range: text.optional(),
+        aux: z.record(text, text).optional(),
+        pool: text,
+      } satisfies Shape<SubnetSpec>),
+    ),
+    ipv4: z.boolean(),
+    ipv6: z.boolean(),
+    internal: z.boolean(),
+    mtu: z.int().optional(),
+    options: z.record(text, text),
+  } satisfies Shape<Network['spec']>),
+);
+export const sandboxView = view<Sandbox>(
+  'sandbox',
+  z.strictObject({
+    origin: z.enum(['own', 'attached', 'host']),
+    netns: text.optional(),
+    hostname: text.optional(),
+    sysctls: z.record(text, text),
+    dns: z
+      .strictObject({
+        servers: z.array(text).optional(),
+        search: z.array(text).optional(),
+        options: z.array(text).optional(),
+      })
+      .optional(),
+  } satisfies Shape<Sandbox['spec']>),
+);
+export const endpointView = view<Endpoint>(
+  'endpoint',
+  z.strictObject({
+    network: id,
+    sandbox: id,
+    addresses: z.array(text),
+    mac: text,
+    ifname: text.optional(),
+    aliases: z.array(text),
+    allow: z.array(text),
+    gwPriority: z.int(),
+  } satisfies Shape<Endpoint['spec']>),
+);
+export const serviceView = view<Service>(
+  'service',
+  z.strictObject({
+    network: id,
+    vips: z.array(text),
+    ports: z.array(
+      z.strictObject({
+        name: text.optional(),
+        port: z.int(),
+        target: z.int(),
+        protocol: z.enum(['tcp', 'udp']),
+      } satisfies Shape<ServicePort>),
+    ),
+    backends: z.array(
+      z.union([
+        z.strictObject({ sandbox: text, port: z.int().optional() }),
+        z.strictObject({ address: text, port: z.int().optional() }),
+      ]),
+    ),
+    aliases: z.array(text),
+  } satisfies Shape<Service['spec']>),
+);
+/** `{items}`: room for more beside the list. */
+export const listOf = <T>(item: z.ZodType<T>) => z.strictObject({ items: z.array(item) });
+
+export const versionAnswer: z.ZodType<VersionAnswer> = z
+  .strictObject({
+    version: text,
+    api: z.literal('v1'),
+    node: text,
+    instance: text,
+    kernel: text,
+  } satisfies Shape<VersionAnswer>)
+  .openapi('Version');
+
+const counts: z.ZodType<Counts> = z.record(kind, z.record(state, z.int()));
+export const statusAnswer: z.ZodType<StatusAnswer> = z
+  .strictObject({
+    version: text,
+    node: text,
+    instance: text,
+    kernel: text,
+    startedAt: time,
+    state: z.enum(['starting', 'ok', 'degraded']),
+    components: z.array(
+      z.strictObject({
+        name: text,
+        state: z.enum(['starting', 'ok', 'failing']),
+        lastSuccess: time.optional(),
+        queued: z.int().optional(),
+        error: z.strictObject(failure).optional(),
+      } satisfies Shape<ComponentHealth>),
+    ),
+    conditions: z.array(condition),
+    store: z.strictObject({
+      available: z.boolean(),
+      incarnation: text,
+      revision: z.int().optional(),
+      error: z.strictObject(failure).optional(),
+    } satisfies Shape<StatusAnswer['store']>),
+    counts: counts.optional(),
+  } satisfies Shape<StatusAnswer>)
+  .openapi('DaemonStatus');

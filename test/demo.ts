@@ -1,0 +1,282 @@
+/**
+ * `npm run demo`: one host, end to end, in under a minute. It runs on a host of its own (network namespace, cgroup subtree,
+ * folders, pins), so the machine's network is not touched, and removes it again whatever happens.
+ */
+import { chmodSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { nodeBinary, projectRoot } from '../src/lab/daemon.ts';
+import { createLab, type Lab, type LabHost } from '../src/lab/lab.ts';
+import { labFolder, sweepLab } from '../src/lab/owner.ts';
+import type { Background } from '../src/lab/place.ts';
+import { monotonicMs, readShots, type Shot } from './demo/load.ts';
+import { BrokenPromise, createStage, type Stage } from './demo/stage.ts';
+
+/** New connections a second while things are taken away. */
+const RATE = 500;
+const SHOPS = ['shop-1', 'shop-2', 'shop-3'] as const;
+
+/** One typed command; shows it and its answer, and breaks the demo when it fails. */
+type Typed = (...args: string[]) => Promise<string>;
+
+async function story(stage: Stage, lab: Lab): Promise<void> {
+  const host = lab.host('demo');
+  const pages = join(labFolder(lab.id), 'pages');
+  const sluice: Typed = async (...args) => {
+    const { code, stdout, stderr } = await host.sluice(args);
+    stage.typed(
+      `sluice ${args.map((word) => (/[\s'"{]/.test(word) ? `'${word}'` : word)).join(' ')}`,
+      stdout || stderr,
+    );
+    if (code !== 0) throw new BrokenPromise(`the command ended with status ${code}`);
+    return stdout;
+  };
+  const beside = (sandbox: string, ...command: string[]): Background => {
+    stage.typed(`sluice sandbox exec ${sandbox} ${command.join(' ')} &`, '');
+    return host.spawn(
+      [nodeBinary(), join(projectRoot(), 'dist/src/cli/main.js'), 'sandbox', 'exec', sandbox, ...command],
+      {
+        env: { SLUICE_HOST: `unix://${host.socket}` },
+      },
+    );
+  };
+  /** A shell command inside a sandbox, not shown. */
+  const inside = async (sandbox: string, command: string): Promise<string> =>
+    (await host.sluice(['sandbox', 'exec', sandbox, 'sh', '-c', command])).stdout.trim();
+
+  await stage.step('A host of its own, and the daemon on it', async () => {
+    const daemon = await host.daemon.start();
+    stage.promise(daemon.readyMs < 1_000, `the daemon was ready after ${daemon.readyMs.toFixed(0)} ms`);
+    await sluice('version');
+  });
+
+  await stage.step('Two networks', async () => {
+    await sluice('network', 'create', '--subnet', '10.20.0.0/24', 'web');
+    await sluice('network', 'create', 'other');
+    await sluice('network', 'ls');
+  });
+
+  await stage.step('Three sandboxes that serve, a client, and a stranger on the other network', async () => {
+    for (const name of [...SHOPS, 'client']) await sluice('sandbox', 'create', name, '--network', 'web');
+    await sluice('sandbox', 'create', 'stranger', '--network', 'other');
+    for (const name of SHOPS) {
+      const home = join(pages, name);
+      mkdirSync(join(home, 'cgi-bin'), { recursive: true });
+      writeFileSync(join(home, 'index.html'), `${name}\n`);
+      writeFileSync(
+        join(home, 'cgi-bin/slow'),
+        `#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\nsleep 2\necho ${name}\n`,
+      );
+      chmodSync(join(home, 'cgi-bin/slow'), 0o755);
+      beside(name, 'busybox', 'httpd', '-f', '-p', '80', '-h', home);
+    }
+    for (const name of SHOPS)
+      await until(async () => (await inside('client', `busybox wget -qO- http://${name}/`)) === name);
+    stage.promise(true, 'the client reaches each of them by its name');
+  });
+
+  const vip = await stage.step('One service in front of the three', async () => {
+    const backends = SHOPS.flatMap((name) => ['--backend', name]);
+    await sluice('service', 'create', '--name', 'shop', '--network', 'web', '--port', '80', ...backends);
+    await sluice('service', 'ls');
+    const answer = await sluice('sandbox', 'exec', 'client', 'busybox', 'nslookup', '-type=a', 'shop');
+    const address = [...answer.matchAll(/^Address(?: \d+)?:\s*(10\.20\.0\.\d+)\s*$/gm)].at(-1)?.[1];
+    stage.promise(address !== undefined, `"shop" is ${address}, says 127.0.0.11`);
+    return address!;
+  });
+
+  await stage.step('60 requests to one name', async () => {
+    const spread = 'for i in $(seq 60); do busybox wget -qO- http://shop/; done | sort | uniq -c';
+    const answer = await sluice('sandbox', 'exec', 'client', 'sh', '-c', spread);
+    const counts = [...answer.matchAll(/(\d+) (shop-\d)/g)].map((match) => Number(match[1]));
+    const total = counts.reduce((sum, count) => sum + count, 0);
+    stage.promise(
+      total === 60 && counts.length === 3,
+      `${counts.join(' + ')} = ${total}: every one answered, every shop asked`,
+    );
+  });
+
+  await stage.step('The other network knows nothing of it', async () => {
+    const named = await host.sluice(['sandbox', 'exec', 'stranger', 'busybox', 'nslookup', '-type=a', 'shop']);
+    stage.promise(!named.stdout.includes(vip), 'the stranger cannot resolve "shop"');
+    const [first] = (await inside('shop-1', "ip -4 -o addr show eth0 | awk '{print $4}'")).split('/');
+    for (const [what, address] of [
+      ['the VIP', vip],
+      ['a backend', first],
+    ] as const) {
+      const got = await inside('stranger', `busybox wget -T 1 -qO- http://${address}/ 2>/dev/null || echo none`);
+      stage.promise(got === 'none', `${what}, ${address}, does not answer the stranger`);
+    }
+  });
+
+  const load = await startLoad(stage, host, vip, join(labFolder(lab.id), 'shots'));
+
+  await stage.step('A backend leaves politely', async () => {
+    const slow = inside(
+      'client',
+      `busybox wget -qO- http://$(busybox nslookup -type=a shop-3 | awk '/^Address/ { a = $NF } END { print a }')/cgi-bin/slow`,
+    );
+    await sleep(200);
+    const from = monotonicMs();
+    await sluice('service', 'update', 'shop', '--backend-rm', 'shop-3');
+    const gone = monotonicMs();
+    stage.promise((await slow) === 'shop-3', 'what was open to it went on to its end');
+    const open = "ss -Htn state established 'sport = :80' | wc -l";
+    await until(async () => (await inside('shop-3', open)) === '0');
+    await sluice('sandbox', 'rm', '--force', 'shop-3');
+    await sleep(300);
+    const shots = load.since(from);
+    const after = shots.filter(({ start, by }) => start > gone && by === 'shop-3').length;
+    stage.promise(after === 0, 'no new connection reached it once the command had returned');
+    stage.promise(failures(shots) === 0, `${shots.length} new connections meanwhile, 0 failed`);
+  });
+
+  await stage.step('A backend is torn away', async () => {
+    const from = monotonicMs();
+    stage.typed('sluice sandbox rm --force --detach shop-2', '');
+    await host.client.sandboxes.remove('shop-2', { force: true });
+    const accepted = monotonicMs();
+    await sleep(700);
+    const shots = load.since(from);
+    const inFlight = shots.filter(({ start, end }) => start <= accepted && end >= from).length;
+    const hit = shots.filter(({ by, error }) => by === 'shop-2' || error !== undefined).map(({ start }) => start);
+    const last = Math.max(0, ...hit.map((start) => start - accepted));
+    const failed = failures(shots);
+    stage.promise(failed <= inFlight, `${failed} failed of ${shots.length}, no more than were in flight (${inFlight})`);
+    stage.promise(last <= 50, `out of the VIP ${last.toFixed(0)} ms after the daemon had said yes`);
+    await until(async () => (await host.sluice(['sandbox', 'inspect', 'shop-2'])).code !== 0);
+  });
+
+  await stage.step('The daemon is killed, three times, under load', async () => {
+    const from = monotonicMs();
+    for (const pause of [300, 130, 470]) {
+      await host.daemon.kill('SIGKILL');
+      stage.typed('kill -9 $(cat sluiced.pid)', '');
+      await sleep(pause);
+      const daemon = await host.daemon.start();
+      stage.note(`  back after ${daemon.readyMs.toFixed(0)} ms`);
+      await sleep(pause);
+    }
+    const shots = load.since(from);
+    stage.promise(shots.length > 500, `${shots.length} new connections meanwhile`);
+    stage.promise(failures(shots) === 0, '0 of them failed');
+    stage.promise(
+      (await inside('client', 'busybox wget -qO- http://shop/')) === 'shop-1',
+      'names are answered as before',
+    );
+  });
+  await load.stop();
+
+  await stage.step('Somebody breaks the network by hand', async () => {
+    type EndpointView = { spec: { sandbox: string }; status: { detail: { hostIfname: string } } };
+    const [sandbox] = JSON.parse((await host.sluice(['sandbox', 'inspect', 'shop-1', '--format', 'json'])).stdout) as [
+      { id: string },
+    ];
+    const endpoints = JSON.parse((await host.sluice(['endpoint', 'ls', '--format', 'json'])).stdout) as EndpointView[];
+    const link = endpoints.find(({ spec }) => spec.sandbox === sandbox.id)!.status.detail.hostIfname;
+    const command = `ip link delete ${link}`;
+    stage.typed(command, await host.must(command));
+    const from = performance.now();
+    await until(
+      async () => (await inside('client', 'busybox wget -T 1 -qO- http://shop/ || true')) === 'shop-1',
+      10_000,
+    );
+    stage.promise(true, `repaired and serving after ${((performance.now() - from) / 1_000).toFixed(1)} s`);
+    const events = (await host.sluice(['endpoint', 'ls', '--format', 'json'])).stdout;
+    stage.promise(/Repaired/.test(events), 'the cause stands in the endpoint`s conditions');
+  });
+
+  await stage.step('Everything is taken down', async () => {
+    await sluice('service', 'rm', 'shop');
+    await sluice('sandbox', 'rm', '--force', 'shop-1', 'client', 'stranger');
+    await sluice('network', 'rm', 'web', 'other');
+    await sluice('system', 'off');
+    await host.daemon.stop();
+    for (const [what, left] of Object.entries(await leftBehind(host))) {
+      stage.promise(left.length === 0, `no ${what} left${left.length > 0 ? `, but: ${left.join(', ')}` : ''}`);
+    }
+  });
+}
+
+const failures = (shots: readonly Shot[]): number => shots.filter(({ error }) => error !== undefined).length;
+
+/** A steady stream of new connections to the VIP from the client's sandbox, and what has come of them. */
+async function startLoad(stage: Stage, host: LabHost, vip: string, file: string) {
+  writeFileSync(file, '');
+  const load = join(projectRoot(), 'test/demo/load.ts');
+  const args = ['sandbox', 'exec', 'client', nodeBinary(), load, vip, '80', String(RATE), file];
+  const program = host.spawn([nodeBinary(), join(projectRoot(), 'dist/src/cli/main.js'), ...args], {
+    env: { SLUICE_HOST: `unix://${host.socket}` },
+  });
+  stage.note(`\n   From here on, the client opens ${RATE} new connections a second to the VIP.`);
+  await until(async () => readShots(file).length > RATE / 2);
+  return {
+    since: (from: number): Shot[] => readShots(file).filter(({ end }) => end >= from),
+    async stop(): Promise<void> {
+      await Promise.race([program.stop('SIGTERM'), sleep(5_000)]);
+    },
+  };
+}
+
+/** What the host's kernel still holds of Sluice, by kind. */
+async function leftBehind(host: LabHost): Promise<Record<string, string[]>> {
+  const lines = async (command: string): Promise<string[]> =>
+    (await host.exec(command)).stdout.split('\n').filter((line) => line.trim() !== '');
+  const folder = (path: string): string[] => {
+    try {
+      return readdirSync(path, { recursive: true }).map(String);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+      throw error;
+    }
+  };
+  return {
+    links: (await lines('ip -o link')).filter((line) => !/^\d+: (?:lo|eth0)[:@]/.test(line)),
+    namespaces: folder(join(host.runDir, 'netns')),
+    'nft tables': (await lines('nft list tables')).filter((line) => line.includes(host.instance)),
+    pins: folder(host.bpffs),
+    cgroups: readdirSync(host.cgroupRoot, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory() && !['daemon', 'programs'].includes(entry.name))
+      .map(({ name }) => name),
+    'process but the load`s own shell': (await lines(`cat ${host.cgroupRoot}/daemon/cgroup.procs`)).filter(Boolean),
+  };
+}
+
+async function until(look: () => Promise<boolean>, limitMs = 5_000): Promise<void> {
+  const end = performance.now() + limitMs;
+  while (!(await look())) {
+    if (performance.now() > end) throw new BrokenPromise(`not within ${limitMs / 1_000} s`);
+    await sleep(20);
+  }
+}
+
+async function main(): Promise<number> {
+  const startedAt = performance.now();
+  await sweepLab();
+  const stage = createStage();
+  const lab = await createLab({ name: 'demo', hosts: ['demo'] });
+  let broken: unknown = null;
+  let traces: string[] = [];
+  const interrupted = new Promise<never>((_, reject) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => reject(new BrokenPromise(signal)));
+  });
+  try {
+    await Promise.race([story(stage, lab), interrupted]);
+  } catch (error) {
+    broken = error;
+    const log = lab.host('demo').daemon.log().slice(-4_000);
+    console.log(`\n--- end of the daemon's log ---\n${log}`);
+  } finally {
+    traces = await lab.close();
+  }
+  console.log(`\n${stage.table()}`);
+  for (const trace of traces) console.log(`left behind: ${trace}`);
+  if (broken) console.log(`\nBROKEN: ${broken instanceof Error ? broken.message : String(broken)}`);
+  if (broken && !(broken instanceof BrokenPromise)) console.log(broken);
+  const good = !broken && traces.length === 0;
+  const seconds = ((performance.now() - startedAt) / 1_000).toFixed(1);
+  console.log(good ? `\nAll of it in ${seconds} s; nothing was left behind.` : `\nThe demo failed after ${seconds} s.`);
+  return good ? 0 : 1;
+}
+
+process.exitCode = await main();

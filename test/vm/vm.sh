@@ -1,0 +1,74 @@
+#!/bin/sh
+# Runs a command in a virtual machine with a stock Debian kernel over a copy-on-write view of this machine's root:
+#   vm.sh [-k bookworm|trixie] [-t SECONDS] [-m MEGABYTES] COMMAND [ARGUMENT]…
+# Output comes as it is written; the exit status is the command's, 124 when time ran out, 125 when the machine did not come up.
+# The CPU is emulated (about ten times slower), so that it runs where KVM is not to be had. Needs qemu-system-x86 busybox-static
+# kmod cpio xz-utils. Inside: cgroup v2 alone, loadable modules, a network of nothing but `lo`, this folder as the working one.
+set -eu
+suite=bookworm seconds=600 memory=2048
+while getopts k:t:m: option; do
+  case $option in
+    k) suite=$OPTARG ;;
+    t) seconds=$OPTARG ;;
+    m) memory=$OPTARG ;;
+    *) exit 2 ;;
+  esac
+done
+shift $((OPTIND - 1))
+[ $# -gt 0 ] || { echo 'vm.sh: there is no command' >&2; exit 2; }
+
+image=${SLUICE_VM_DIR:-/var/cache/sluice-vm}/$suite
+mkdir -p "$(dirname "$image")"
+flock "$(dirname "$image")" sh "$(dirname "$0")/image.sh" "$suite" "$image" || { echo "vm.sh: the kernel of $suite could not be prepared" >&2; exit 125; }
+
+job=$(mktemp -d)
+machine=
+trap '[ -z "$machine" ] || kill -9 "$machine" 2>/dev/null || true; rm -rf "$job"' EXIT
+trap 'exit 130' INT TERM HUP
+
+quoted() { for word in "$@"; do printf "'%s' " "$(printf %s "$word" | sed "s/'/'\\\\''/g")"; done; }
+{
+  echo 'ip link set lo up'
+  echo "export HOME=/root PATH=$(quoted "$PATH") SLUICE_LAB_SLOWNESS=$(quoted "${SLUICE_LAB_SLOWNESS:-10}")"
+  echo "cd $(quoted "$PWD")"
+  echo "$(quoted "$@") </dev/null >/run/job/output 2>&1"
+  echo 'echo $? >/run/job/status'
+  echo 'sync'
+  echo 'echo o >/proc/sysrq-trigger'
+  echo 'sleep 60'
+} >"$job/start"
+: >"$job/output"
+
+share() { echo "local,path=$1,mount_tag=$2,security_model=none$3"; }
+qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m "$memory" -nographic -no-reboot -nic none \
+  -kernel "$image/vmlinuz" -initrd "$image/initrd" -append 'console=ttyS0 quiet panic=-1' \
+  -virtfs "$(share / machine ,readonly=on,multidevs=remap)" \
+  -virtfs "$(share "$image/lib/modules" modules ,readonly=on)" \
+  -virtfs "$(share "$job" job '')" >"$job/console" 2>&1 </dev/null &
+machine=$!
+tail -c +1 -f --pid=$machine "$job/output" &
+follower=$!
+
+# The machine ends by itself; the clock only guards against one that does not.
+elapsed=0
+while kill -0 "$machine" 2>/dev/null && [ ! -e "$job/status" ] && [ "$elapsed" -lt "$seconds" ]; do
+  sleep 1
+  elapsed=$((elapsed + 1))
+done
+for _ in 1 2 3 4 5; do
+  if kill -0 "$machine" 2>/dev/null; then sleep 1; fi
+done
+kill -9 "$machine" 2>/dev/null || true
+wait "$machine" 2>/dev/null || true
+wait "$follower" 2>/dev/null || true
+if [ -s "$job/status" ]; then
+  status=$(cat "$job/status")
+elif [ "$elapsed" -ge "$seconds" ]; then
+  echo "vm.sh: ended after $seconds s" >&2
+  status=124
+else
+  echo 'vm.sh: the machine ended without running the command to its end; its console:' >&2
+  tail -n 20 "$job/console" >&2
+  status=125
+fi
+exit "$status"
