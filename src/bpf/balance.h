@@ -24,16 +24,17 @@ static __always_inline struct frontend *find_frontend(__u32 view, const struct d
 	return bpf_map_lookup_elem(&frontends, &key);
 }
 
-/* Copies a live backend out of the map; false when it is gone. An element may be reused while it is read: its number tells. */
-static __always_inline bool read_backend(__u32 number, __be16 asked_port, struct destination *out)
+/* Copies a live backend of the set; false when it is gone. An element may be reused while it is read: its own key tells. */
+static __always_inline bool read_backend(__u32 set, __u32 number, __be16 asked_port, struct destination *out)
 {
-	struct backend *backend = bpf_map_lookup_elem(&backends, &number);
+	struct backend_key key = { .set = set, .number = number };
+	struct backend *backend = bpf_map_lookup_elem(&backends, &key);
 	if (!backend)
 		return false;
 	out->addr = backend->addr;
 	out->port = backend->port ? backend->port : asked_port;
 	__asm__ volatile("" ::: "memory");
-	return *(volatile __u32 *)&backend->number == number;
+	return backend->self.set == set && backend->self.number == number;
 }
 
 static __always_inline void count_connect(__u32 set)

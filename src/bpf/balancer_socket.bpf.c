@@ -87,7 +87,7 @@ static __always_inline __u32 choose(__u32 set_number, const struct destination *
 		if (!slot)
 			continue;
 		__u32 number = slot->backend;
-		if (!read_backend(number, vip->port, &candidate) || addr_is_ipv4(&candidate.addr) != ipv4)
+		if (!read_backend(set_number, number, vip->port, &candidate) || addr_is_ipv4(&candidate.addr) != ipv4)
 			continue;
 		if (!found) {
 			found = number;
@@ -150,7 +150,7 @@ static __always_inline bool stick(struct socket_state *state, const struct desti
 	struct translation *t = translation_by_vip(state, vip);
 	if (!t || t->set != set)
 		return false;
-	if (!read_backend(t->number, vip->port, out))
+	if (!read_backend(set, t->number, vip->port, out))
 		return false;
 	return out->port == t->backend_port && addr_equal(&out->addr, &t->backend);
 }

@@ -47,7 +47,7 @@ CONFIG_MAP(endpoint_drops, BPF_MAP_TYPE_PERCPU_HASH, __u32, struct drops, ENDPOI
 CONFIG_MAP(frontends, BPF_MAP_TYPE_HASH, struct frontend_key, struct frontend, FRONTENDS_MAX);
 CONFIG_MAP(sets, BPF_MAP_TYPE_HASH, __u32, struct set, SETS_MAX);
 CONFIG_MAP(slots, BPF_MAP_TYPE_HASH, struct slot_key, struct slot, BACKENDS_MAX);
-CONFIG_MAP(backends, BPF_MAP_TYPE_HASH, __u32, struct backend, BACKENDS_MAX);
+CONFIG_MAP(backends, BPF_MAP_TYPE_HASH, struct backend_key, struct backend, BACKENDS_MAX);
 CONFIG_MAP(set_counters, BPF_MAP_TYPE_PERCPU_HASH, __u32, struct set_counters, SETS_MAX);
 
 /* Stages by number. Must be pinned: its slots are cleared when the last user reference goes. */

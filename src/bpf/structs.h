@@ -129,12 +129,18 @@ struct slot {
 	__u32 spare;
 };
 
+/* A backend of a set: that two sets share a number does not tie their lives together. */
+struct backend_key {
+	__u32 set;
+	__u32 number;
+};
+
 struct backend {
 	struct addr addr;
 	__be16 port; /* 0: the port that was asked for */
 	__u8 spare8[2];
-	__u32 number; /* its own key: tells a reader that the element was reused under it */
-	__u32 spare[2];
+	struct backend_key self; /* its own key: tells a reader that the element was reused under it */
+	__u32 spare;
 };
 
 struct set_counters {
