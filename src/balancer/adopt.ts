@@ -1,9 +1,9 @@
 /** Loads the objects over the maps that an earlier life pinned, or begins a new generation of maps when those do not fit. */
 import { join } from 'node:path';
 import { fault } from '../fault.ts';
-import { closeFd, mapInfo, mapLookup, mapUpdate } from '../kernel/bpf.ts';
-import { BpfObject, type MapDefinition } from '../kernel/bpf-object.ts';
-import { FLOW_MAPS, LAYOUT, NUMBER, OBJECTS } from './layout.ts';
+import { closeFd, mapInfo, mapLookup, mapUpdate } from '../kernel/bpf/bpf.ts';
+import { BpfObject, type MapDefinition } from '../kernel/bpf/object.ts';
+import { FLOW_MAPS, LAYOUT, LAYOUT_VALUE, NUMBER, OBJECTS } from './layout.ts';
 import type { Pins } from './pins.ts';
 
 export interface Loaded {
@@ -44,8 +44,8 @@ function serves(pins: Pins, generation: number, definitions: ReadonlyMap<string,
     try {
       if (!fits(fd, definition)) return false;
       if (definition.name === 'layout') {
-        const value = mapLookup(fd, LAYOUT_KEY, NUMBER.size);
-        if (!value || NUMBER.decode(value).number !== LAYOUT) return false;
+        const value = mapLookup(fd, LAYOUT_KEY, LAYOUT_VALUE.size);
+        if (!value || LAYOUT_VALUE.decode(value).version !== LAYOUT) return false;
       }
     } finally {
       closeFd(fd);
@@ -96,7 +96,7 @@ export function adopt(pins: Pins, objectDir: string): Loaded {
       object.load(maps);
       for (const name of missing) if (!maps.has(name)) maps.set(name, object.mapFd(name));
     }
-    mapUpdate(maps.get('layout')!, LAYOUT_KEY, NUMBER.encode({ number: LAYOUT }));
+    mapUpdate(maps.get('layout')!, LAYOUT_KEY, LAYOUT_VALUE.encode({ version: LAYOUT }));
     fault('dataplane.loaded');
     for (const name of new Set([...missing, ...unpinned])) pins.put('maps', name, maps.get(name)!);
     fault('dataplane.pinned');

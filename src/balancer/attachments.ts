@@ -14,8 +14,8 @@ import {
   loadClassifier,
   programInfo,
   programNameById,
-} from '../kernel/bpf.ts';
-import { type Direction, type TcHook, tcAttach, tcDetach, tcQuery } from '../kernel/bpf-tc.ts';
+} from '../kernel/bpf/bpf.ts';
+import { type Direction, type TcHook, tcAttach, tcDetach, tcQuery } from '../kernel/bpf/tc.ts';
 import { STAGE, type Stage, VERDICT_PASS } from './layout.ts';
 import type { Pins } from './pins.ts';
 

@@ -5,6 +5,7 @@ import { fault } from '../fault.ts';
 import { canonicalAddress } from '../model/ip.ts';
 import { Counters } from './counters.ts';
 import {
+  ALGORITHM_RANDOM,
   BACKEND,
   BACKEND_KEY,
   FRONTEND,
@@ -18,9 +19,6 @@ import {
 } from './layout.ts';
 import { planSlots } from './slots.ts';
 import { Table } from './table.ts';
-
-/** enum algorithm */
-const ALGORITHM_RANDOM = 0;
 
 export type FrontendKey = Pick<DataplaneFrontend, 'view' | 'address' | 'port' | 'protocol'>;
 

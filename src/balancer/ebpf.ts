@@ -12,7 +12,7 @@ import type {
 } from '../contracts/dataplane.ts';
 import type { Kernel, Namespace } from '../contracts/kernel.ts';
 import { SluiceError } from '../errors.ts';
-import { mapLookup, mapUpdate, probeTcx, programInfo } from '../kernel/bpf.ts';
+import { mapLookup, mapUpdate, probeTcx, programInfo } from '../kernel/bpf/bpf.ts';
 import type { Logger } from '../log.ts';
 import { adopt, type Loaded } from './adopt.ts';
 import { Attachments } from './attachments.ts';

@@ -4,7 +4,7 @@
  */
 import type { DataplaneBackend } from '../contracts/dataplane.ts';
 import type { Namespace, SocketInfo, Sockets } from '../contracts/kernel.ts';
-import { mapLookup } from '../kernel/bpf.ts';
+import { mapLookup } from '../kernel/bpf/bpf.ts';
 import { canonicalAddress } from '../model/ip.ts';
 import { COOKIE, SOCKET_STATE, TRANSLATION, UDP_PEER } from './layout.ts';
 

@@ -3,7 +3,7 @@ import { closeSync, openSync } from 'node:fs';
 import type { Repair } from '../contracts/dataplane.ts';
 import type { Cgroups } from '../contracts/kernel.ts';
 import { fault } from '../fault.ts';
-import { ATTACH, closeFd, linkCreate, linkDetach, linkInfo, linkUpdate, programInfo } from '../kernel/bpf.ts';
+import { ATTACH, closeFd, linkCreate, linkDetach, linkInfo, linkUpdate, programInfo } from '../kernel/bpf/bpf.ts';
 import { errnoOf, kernelError } from '../kernel/libc.ts';
 import type { Pins } from './pins.ts';
 

@@ -32,6 +32,9 @@ export const VERDICT_PASS = -1;
 
 export const PROTOCOL = { tcp: 6, udp: 17 } as const;
 
+/** enum algorithm */
+export const ALGORITHM_RANDOM = 0;
+
 /** A key that is one number. */
 export const NUMBER = struct('__u32', { number: u32 });
 export const COOKIE = struct('__u64', { cookie: u64 });
@@ -60,7 +63,7 @@ export const BACKEND_KEY = struct('backend_key', { set: u32, number: u32 });
 export const BACKEND = struct('backend', { addr: address, port, spare8: zeros(2), self: BACKEND_KEY, spare: zeros(4) });
 export const SET_COUNTERS = struct('set_counters', { connects: u64, refused: u64 });
 
-const TRANSLATIONS = 4;
+const TRANSLATIONS = 5;
 export const TRANSLATION = struct('translation', {
   vip: address,
   backend: address,
@@ -84,6 +87,11 @@ export const UDP_PEER = struct('udp_peer', {
   number: u32,
   translation: TRANSLATION,
   spare: zeros(16),
+});
+
+export const LAYOUT_VALUE = struct('layout', {
+  version: u32,
+  spare: zeros(24),
 });
 
 /** All that the test compares with BTF. */

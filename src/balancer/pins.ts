@@ -4,7 +4,7 @@
  */
 import { mkdirSync, readdirSync, renameSync, rmdirSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import { closeFd, linkDetach, objectGet, objectPin } from '../kernel/bpf.ts';
+import { closeFd, linkDetach, objectGet, objectPin } from '../kernel/bpf/bpf.ts';
 import { errnoOf } from '../kernel/libc.ts';
 
 export type PinKind = 'maps' | 'progs' | 'links';

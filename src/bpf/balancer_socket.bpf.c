@@ -27,10 +27,11 @@ static __always_inline struct socket_state *make_state(struct bpf_sock_addr *ctx
 	return state;
 }
 
-/* The slot of `state` that stands for this backend address, or NULL. */
-static __always_inline struct translation *translation_by_backend(struct socket_state *state, const struct destination *from)
+/* The element of `state`, from `first` on, that stands for this backend address, or NULL. */
+static __always_inline struct translation *translation_by_backend(struct socket_state *state, int first,
+								   const struct destination *from)
 {
-	for (int i = 0; i < TRANSLATIONS; i++) {
+	for (int i = first; i < TRANSLATIONS; i++) {
 		struct translation *t = &state->translations[i];
 		if (t->set && t->backend_port == from->port && addr_equal(&t->backend, &from->addr))
 			return t;
@@ -38,26 +39,34 @@ static __always_inline struct translation *translation_by_backend(struct socket_
 	return NULL;
 }
 
-static __always_inline struct translation *translation_by_vip(struct socket_state *state, const struct destination *to)
+static __always_inline bool leads_from(const struct translation *t, const struct destination *vip)
 {
-	for (int i = 0; i < TRANSLATIONS; i++) {
-		struct translation *t = &state->translations[i];
-		if (t->set && t->vip_port == to->port && addr_equal(&t->vip, &to->addr))
-			return t;
-	}
+	return t->set && t->vip_port == vip->port && addr_equal(&t->vip, &vip->addr);
+}
+
+/* A destination of this unconnected socket. */
+static __always_inline struct translation *translation_by_vip(struct socket_state *state, const struct destination *vip)
+{
+	for (int i = TRANSLATION_PEER + 1; i < TRANSLATIONS; i++)
+		if (leads_from(&state->translations[i], vip))
+			return &state->translations[i];
 	return NULL;
 }
 
-/* A destination that is no VIP: answers from it must show it as it is, even where a VIP led there before. */
+/*
+ * A datagram to what is no VIP: answers from there must show it as it is, even where a VIP led there before. The connected peer
+ * stays: a v4-mapped socket's plain send() comes this way too, with the backend as its destination.
+ */
 static __always_inline void forget(struct socket_state *state, const struct destination *to)
 {
-	struct translation *t = translation_by_backend(state, to);
+	struct translation *t = translation_by_backend(state, TRANSLATION_PEER + 1, to);
 	if (t)
 		t->set = 0;
 }
 
 static __always_inline void forget_peer(struct bpf_sock_addr *ctx, struct socket_state *state)
 {
+	state->translations[TRANSLATION_PEER].set = 0;
 	if (!(state->flags & SOCKET_UDP_CONNECTED))
 		return;
 	__u64 cookie = bpf_get_socket_cookie(ctx);
@@ -95,8 +104,8 @@ static __always_inline __u32 choose(__u32 set_number, const struct destination *
 		}
 		if (!state)
 			break;
-		struct translation *t = translation_by_backend(state, &candidate);
-		if (!t || (t->vip_port == vip->port && addr_equal(&t->vip, &vip->addr))) {
+		struct translation *t = translation_by_backend(state, TRANSLATION_PEER, &candidate);
+		if (!t || leads_from(t, vip)) {
 			found = number;
 			*out = candidate;
 			break;
@@ -105,14 +114,10 @@ static __always_inline __u32 choose(__u32 set_number, const struct destination *
 	return found;
 }
 
-static __always_inline void remember(struct socket_state *state, const struct destination *vip,
-				     const struct destination *backend, __u32 set, __u32 number)
+static __always_inline void fill(struct translation *t, const struct destination *vip, const struct destination *backend,
+				 __u32 set, __u32 number)
 {
-	forget(state, backend);
-	struct translation *t = translation_by_vip(state, vip);
-	if (!t)
-		t = &state->translations[__sync_fetch_and_add(&state->next, 1) % TRANSLATIONS];
-	/* Threads may share the socket: a half-written slot is an empty one. */
+	/* Threads may share the socket: a half-written element is an empty one. */
 	*(volatile __u32 *)&t->set = 0;
 	__asm__ volatile("" ::: "memory");
 	t->vip = vip->addr;
@@ -124,22 +129,27 @@ static __always_inline void remember(struct socket_state *state, const struct de
 	*(volatile __u32 *)&t->set = set;
 }
 
-static __always_inline void remember_peer(struct bpf_sock_addr *ctx, struct socket_state *state, const struct destination *vip,
-					  const struct destination *backend, __u32 set, __u32 number)
+static __always_inline void remember(struct socket_state *state, const struct destination *vip,
+				     const struct destination *backend, __u32 set, __u32 number)
 {
+	forget(state, backend);
+	struct translation *t = translation_by_vip(state, vip);
+	if (!t)
+		t = &state->translations[TRANSLATION_PEER + 1 +
+					 __sync_fetch_and_add(&state->next, 1) % (TRANSLATIONS - TRANSLATION_PEER - 1)];
+	fill(t, vip, backend, set, number);
+}
+
+static __always_inline void remember_peer(struct bpf_sock_addr *ctx, struct socket_state *state, const struct destination *vip,
+					  const struct destination *backend, __u32 set, __u32 number, bool udp)
+{
+	struct translation *t = &state->translations[TRANSLATION_PEER];
+	fill(t, vip, backend, set, number);
+	if (!udp)
+		return;
+	forget(state, backend);
 	__u64 cookie = bpf_get_socket_cookie(ctx);
-	struct udp_peer peer = {
-		.version = SOCKET_STATE_VERSION,
-		.number = number,
-		.translation = {
-			.vip = vip->addr,
-			.vip_port = vip->port,
-			.backend = backend->addr,
-			.backend_port = backend->port,
-			.set = set,
-			.number = number,
-		},
-	};
+	struct udp_peer peer = { .version = SOCKET_STATE_VERSION, .number = number, .translation = *t };
 	if (!bpf_map_update_elem(&udp_peers, &cookie, &peer, BPF_ANY))
 		state->flags |= SOCKET_UDP_CONNECTED;
 }
@@ -148,6 +158,8 @@ static __always_inline void remember_peer(struct bpf_sock_addr *ctx, struct sock
 static __always_inline bool stick(struct socket_state *state, const struct destination *vip, __u32 set, struct destination *out)
 {
 	struct translation *t = translation_by_vip(state, vip);
+	if (!t && leads_from(&state->translations[TRANSLATION_PEER], vip))
+		t = &state->translations[TRANSLATION_PEER];
 	if (!t || t->set != set)
 		return false;
 	if (!read_backend(set, t->number, vip->port, out))
@@ -173,7 +185,7 @@ static __always_inline enum outcome translate(struct bpf_sock_addr *ctx, struct 
 		state = state_of(ctx);
 		if (state) {
 			forget(state, to);
-			if (connecting && udp)
+			if (connecting)
 				forget_peer(ctx, state);
 		}
 		return UNTOUCHED;
@@ -195,11 +207,10 @@ static __always_inline enum outcome translate(struct bpf_sock_addr *ctx, struct 
 	count_connect(set);
 	if (!state)
 		state = make_state(ctx);
-	if (state) {
+	if (state && connecting)
+		remember_peer(ctx, state, to, &backend, set, number, udp);
+	else if (state)
 		remember(state, to, &backend, set, number);
-		if (connecting && udp)
-			remember_peer(ctx, state, to, &backend, set, number);
-	}
 	*to = backend;
 	return TRANSLATED;
 }
@@ -208,7 +219,7 @@ static __always_inline enum outcome translate(struct bpf_sock_addr *ctx, struct 
 static __always_inline bool untranslate(struct bpf_sock_addr *ctx, struct destination *from)
 {
 	struct socket_state *state = state_of(ctx);
-	struct translation *t = state ? translation_by_backend(state, from) : NULL;
+	struct translation *t = state ? translation_by_backend(state, TRANSLATION_PEER, from) : NULL;
 	if (!t)
 		return false;
 	from->addr = t->vip;

@@ -151,7 +151,9 @@ struct set_counters {
 /* ---- flow state: append only, never copied ---- */
 
 #define SOCKET_STATE_VERSION 1
-#define TRANSLATIONS 4
+/* Element 0 is the connected peer, TCP or UDP; the others are destinations of an unconnected UDP socket. */
+#define TRANSLATIONS 5
+#define TRANSLATION_PEER 0
 
 struct translation {
 	struct addr vip;
@@ -183,6 +185,17 @@ struct udp_peer {
 	__u32 number;
 	struct translation translation;
 	__u64 spare[2];
+};
+
+/* The value of the map that says which LAYOUT filled the others. The enumerations are members so that BTF records them. */
+struct layout {
+	__u32 version;
+	enum stage stage;
+	enum verdict verdict;
+	enum drop_reason drop_reason;
+	enum algorithm algorithm;
+	enum endpoint_flag endpoint_flag;
+	enum socket_flag socket_flag;
 };
 
 #endif

@@ -2,9 +2,9 @@
  * clsact filters, for kernels without tcx. The interface is one of the calling thread's namespace.
  * By hand: `tc filter show dev IF ingress`.
  */
-import { timed } from '../metrics.ts';
+import { timed } from '../../metrics.ts';
+import { errnoName, kernelError } from '../libc.ts';
 import { libbpf } from './bpf.ts';
-import { errnoName, kernelError } from './libc.ts';
 
 const HOOK_BYTES = 24;
 const OPTS_BYTES = 32;

@@ -3,10 +3,29 @@
  * the caller closes (`closeSync`). By hand: `bpftool map|prog|link`.
  */
 import koffi from 'koffi';
-import { timed } from '../metrics.ts';
-import { check as checkErrno, errnoOf, kernelError } from './libc.ts';
+import { timed } from '../../metrics.ts';
+import { check as checkErrno, errnoOf, kernelError } from '../libc.ts';
 
 export const libbpf = koffi.load('libbpf.so.1');
+
+/** struct bpf_test_run_opts */
+const TestRunOptions = koffi.struct({
+  sz: 'size_t',
+  data_in: 'uint8_t *',
+  data_out: 'uint8_t *',
+  data_size_in: 'uint32_t',
+  data_size_out: 'uint32_t',
+  ctx_in: 'uint8_t *',
+  ctx_out: 'uint8_t *',
+  ctx_size_in: 'uint32_t',
+  ctx_size_out: 'uint32_t',
+  retval: 'uint32_t',
+  repeat: 'int',
+  duration: 'uint32_t',
+  flags: 'uint32_t',
+  cpu: 'uint32_t',
+  batch_size: 'uint32_t',
+});
 
 const MapOp = 'int fd, const uint8_t *key';
 const native = {
@@ -27,6 +46,7 @@ const native = {
   programLoad: libbpf.func(
     'int bpf_prog_load(int type, const char *name, const char *license, const uint8_t *instructions, size_t count, const void *opts)',
   ),
+  testRun: libbpf.func('bpf_prog_test_run_opts', 'int', ['int', koffi.inout(koffi.pointer(TestRunOptions))]),
   possibleCpus: libbpf.func('int libbpf_num_possible_cpus()'),
 };
 // Its words go to stderr otherwise; what a load failed on comes back in the verifier's log.
@@ -295,6 +315,30 @@ const close = koffi.load(null).func('int close(int fd)');
 /** `fs.closeSync` knows only descriptors that it may have opened itself; these come from the kernel. */
 export function closeFd(fd: number): void {
   checkErrno(close(fd) as number, `close ${fd}`);
+}
+
+/**
+ * Runs a tc program over one frame, without any device (BPF_PROG_TEST_RUN). `context`: struct __sk_buff, of which the kernel takes mark,
+ * priority and cb. Returns the verdict, and the mean nanoseconds of `repeat` runs.
+ */
+export function testRun(
+  program: number,
+  frame: Uint8Array,
+  context: Uint8Array,
+  repeat = 1,
+): { readonly verdict: number; readonly nanoseconds: number } {
+  const options = {
+    sz: koffi.sizeof(TestRunOptions),
+    data_in: frame,
+    data_size_in: frame.length,
+    ctx_in: context,
+    ctx_size_in: context.length,
+    repeat,
+    retval: 0,
+    duration: 0,
+  };
+  check(native.testRun(program, options) as number, 'test-run a program');
+  return { verdict: options.retval | 0, nanoseconds: options.duration };
 }
 
 /** True where tcx links exist: an interface that cannot exist is then missed, else the attach type is not known. */

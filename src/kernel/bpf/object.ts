@@ -1,9 +1,9 @@
 /** Loading a compiled BPF object: maps that exist already are handed in, the others are made, all programs verified. */
 import koffi from 'koffi';
-import { SluiceError } from '../errors.ts';
-import { timed } from '../metrics.ts';
+import { SluiceError } from '../../errors.ts';
+import { timed } from '../../metrics.ts';
+import { kernelError, lastErrno } from '../libc.ts';
 import { libbpf, type MapInfo } from './bpf.ts';
-import { kernelError, lastErrno } from './libc.ts';
 
 /** struct bpf_object_open_opts up to the verifier's log; libbpf takes `sz` as how much of it we know. */
 const OpenOptions = koffi.struct({
