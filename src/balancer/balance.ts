@@ -151,19 +151,13 @@ export class Balance {
     const inSlots = this.#slots.mend();
     const inSets = this.#sets.mend();
     const inFrontends = this.#frontends.mend();
-    for (const { key, was } of inFrontends) if (was === 'foreign') this.#frontends.delete(key);
-    for (const { key, was } of inSets) {
-      if (was === 'foreign') this.#sets.delete(key);
-      backends.set(key.number, `the set's count was ${was}`);
-    }
-    for (const { key, was } of inSlots) {
-      if (was === 'foreign') this.#slots.delete(key);
-      backends.set(key.set, `slot ${key.index} was ${was}`);
-    }
-    for (const { key, was } of inBackends) {
-      if (was === 'foreign') this.#backends.delete(key);
-      backends.set(key.set, `backend ${key.number} was ${was}`);
-    }
+    this.#frontends.evict(inFrontends);
+    this.#sets.evict(inSets);
+    this.#slots.evict(inSlots);
+    this.#backends.evict(inBackends);
+    for (const { key, was } of inSets) backends.set(key.number, `the set's count was ${was}`);
+    for (const { key, was } of inSlots) backends.set(key.set, `slot ${key.index} was ${was}`);
+    for (const { key, was } of inBackends) backends.set(key.set, `backend ${key.number} was ${was}`);
     return [
       ...Array.from(backends, ([set, what]): Repair => ({ object: 'backends', id: String(set), what })),
       ...inFrontends.map(({ key, was }): Repair => {

@@ -196,23 +196,21 @@ export class Identity {
     const byNumber = new Map<number, { object: 'sandbox' | 'endpoint'; id: string }>();
     for (const [, { number, id }] of this.#sandboxes.entries()) byNumber.set(number, { object: 'sandbox', id });
     for (const [id, number] of this.#numbers) byNumber.set(number, { object: 'endpoint', id });
-    const report = (number: number, what: string): void => {
-      repairs.push({ ...(byNumber.get(number) ?? { object: 'endpoint', id: String(number) }), what });
+    const report = (number: number, what: string, object: 'sandbox' | 'endpoint' = 'endpoint'): void => {
+      repairs.push({ ...(byNumber.get(number) ?? { object, id: String(number) }), what });
     };
-    for (const { key, was } of this.#allowed.mend()) {
-      if (was === 'foreign') this.#allowed.delete(key);
-      report(key.attachment, `allowed address ${key.addr} was ${was}`);
-    }
-    for (const { key, was } of this.#endpoints.mend()) {
-      if (was === 'foreign') this.#endpoints.delete(key);
-      report(key.number, `its identity was ${was}`);
-    }
-    for (const { key, was } of this.#resolvers.mend()) {
-      if (was === 'foreign') this.#resolvers.delete(key);
-      report(key.number, `its resolver was ${was}`);
-    }
-    for (const { key, was } of this.#sandboxes.mend()) {
-      if (was === 'foreign') this.#sandboxes.delete(key);
+    const inAllowed = this.#allowed.mend();
+    const inEndpoints = this.#endpoints.mend();
+    const inResolvers = this.#resolvers.mend();
+    const inSandboxes = this.#sandboxes.mend();
+    this.#allowed.evict(inAllowed);
+    this.#endpoints.evict(inEndpoints);
+    this.#resolvers.evict(inResolvers);
+    this.#sandboxes.evict(inSandboxes);
+    for (const { key, was } of inAllowed) report(key.attachment, `allowed address ${key.addr} was ${was}`);
+    for (const { key, was } of inEndpoints) report(key.number, `its identity was ${was}`);
+    for (const { key, was } of inResolvers) report(key.number, `its resolver was ${was}`, 'sandbox');
+    for (const { key, was } of inSandboxes) {
       const id = this.#sandboxes.get(key)?.id ?? `cookie ${key.cookie}`;
       repairs.push({ object: 'sandbox', id, what: `its identity was ${was}` });
     }
