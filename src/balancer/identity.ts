@@ -1,9 +1,8 @@
 /** What a namespace cookie and an attachment number mean: small maps, upserted at each start, pruned after it. */
 import type { DataplaneEndpoint, DataplaneSandbox, EndpointCounters, Repair } from '../contracts/dataplane.ts';
-import { SluiceError } from '../errors.ts';
-import { isId } from '../model/id.ts';
 import { bitsOf, canonicalAddress, formatAddress, linkLocalOf, parseCidr } from '../model/ip.ts';
-import { Counters } from './counters.ts';
+import { checkId } from './input.ts';
+import { Counters } from './maps/counters.ts';
 import {
   ALLOWED_KEY,
   COOKIE,
@@ -16,8 +15,8 @@ import {
   NUMBER,
   RESOLVER,
   SANDBOX,
-} from './layout.ts';
-import { Table } from './table.ts';
+} from './maps/layout.ts';
+import { Table } from './maps/table.ts';
 
 interface AllowedKey {
   readonly prefixlen: number;
@@ -42,10 +41,6 @@ export function allowedKeys({ number, addresses, allow }: DataplaneEndpoint): Al
 }
 
 const allowedName = ({ prefixlen, addr }: AllowedKey): string => `${addr}/${prefixlen}`;
-
-export function checkId(what: string, id: string): void {
-  if (!isId(id)) throw new SluiceError('internal', `${what} ${id}: an id has 64 hex digits`, { id });
-}
 
 export class Identity {
   readonly #sandboxes: Table<{ cookie: bigint }, { view: number; number: number; id: string }>;

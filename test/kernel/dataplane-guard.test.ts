@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { Identity } from '../../src/balancer/identity.ts';
-import { DROP_REASONS, VERDICT_PASS } from '../../src/balancer/layout.ts';
+import { DROP_REASONS, VERDICT_PASS } from '../../src/balancer/maps/layout.ts';
 import { testRun } from '../../src/kernel/bpf/bpf.ts';
 import { BpfObject } from '../../src/kernel/bpf/object.ts';
 import { linkLocalOf } from '../../src/model/ip.ts';

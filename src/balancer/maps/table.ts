@@ -2,7 +2,7 @@
  * A pinned map and what we know it to hold: read once at the start, written through. So an entry that is right costs no system
  * call, and an audit can tell what somebody else changed.
  */
-import { mapDelete, mapEntries, mapUpdate } from '../kernel/bpf/bpf.ts';
+import { mapDelete, mapEntries, mapUpdate } from '../../kernel/bpf/bpf.ts';
 import type { Struct } from './struct.ts';
 
 export interface Drift<K> {
