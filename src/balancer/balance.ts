@@ -1,0 +1,211 @@
+/** Frontends, sets, slots and backends in their maps, written in an order that a reader may meet at any point. */
+import type { DataplaneBackend, DataplaneFrontend, Repair, SetCounters } from '../contracts/dataplane.ts';
+import { SluiceError } from '../errors.ts';
+import { fault } from '../fault.ts';
+import { canonicalAddress } from '../model/ip.ts';
+import { Counters } from './counters.ts';
+import {
+  ALGORITHM_RANDOM,
+  BACKEND,
+  BACKEND_KEY,
+  FRONTEND,
+  FRONTEND_KEY,
+  NUMBER,
+  PROTOCOL,
+  SET,
+  SET_COUNTERS,
+  SLOT,
+  SLOT_KEY,
+} from './layout.ts';
+import { planSlots } from './slots.ts';
+import { Table } from './table.ts';
+
+export type FrontendKey = Pick<DataplaneFrontend, 'view' | 'address' | 'port' | 'protocol'>;
+
+/** Names a frontend; port 0 stands for both protocols. */
+export const frontendName = ({ view, address, port, protocol }: FrontendKey): string =>
+  `${view}/${canonicalAddress(address)}/${port === 0 ? '*' : `${port}/${protocol}`}`;
+
+/** Fails with `request.invalid` on what no frontend can be. */
+export function checkFrontend(frontend: FrontendKey): void {
+  if (frontend.port !== 0 && !frontend.protocol)
+    throw new SluiceError('request.invalid', `frontend ${frontendName(frontend)} has a port but no protocol`, {
+      ...frontend,
+    });
+}
+
+export function checkBackends(set: number, backends: readonly DataplaneBackend[]): void {
+  if (set === 0 || backends.some(({ number }) => number === 0))
+    throw new SluiceError('internal', `set ${set}: the number 0 stands for none`, { set });
+}
+
+export class Balance {
+  readonly #frontends: Table<{ addr: string; view: number; port: number; protocol: number }, { set: number }>;
+  readonly #sets: Table<{ number: number }, { count: number; algorithm: number }>;
+  readonly #slots: Table<{ set: number; index: number }, { backend: number }>;
+  readonly #backends: Table<
+    { set: number; number: number },
+    { addr: string; port: number; self: { set: number; number: number } }
+  >;
+  readonly #counters: Counters<{ readonly connects: bigint; readonly refused: bigint }>;
+  /** A step may have been cut short: slots beyond a count, backends in no slot. */
+  #unswept = true;
+
+  constructor(fdOf: (map: string) => number) {
+    this.#frontends = new Table('frontends', fdOf('frontends'), FRONTEND_KEY, FRONTEND);
+    this.#sets = new Table('sets', fdOf('sets'), NUMBER, SET);
+    this.#slots = new Table('slots', fdOf('slots'), SLOT_KEY, SLOT);
+    this.#backends = new Table('backends', fdOf('backends'), BACKEND_KEY, BACKEND);
+    this.#counters = new Counters(fdOf('set_counters'), SET_COUNTERS);
+  }
+
+  ensureFrontend(frontend: DataplaneFrontend): void {
+    checkFrontend(frontend);
+    this.#frontends.put(keyOf(frontend), { set: frontend.set });
+  }
+
+  removeFrontend(frontend: FrontendKey): void {
+    checkFrontend(frontend);
+    this.#frontends.delete(keyOf(frontend));
+  }
+
+  frontends(): DataplaneFrontend[] {
+    return Array.from(this.#frontends.entries(), ([key, { set }]) => ({
+      view: key.view,
+      address: key.addr,
+      port: key.port,
+      protocol: key.protocol === 0 ? undefined : key.protocol === PROTOCOL.tcp ? 'tcp' : 'udp',
+      set,
+    }));
+  }
+
+  /** Backend, slots, then the count; what goes in reverse. Idempotent at every step. */
+  ensureBackends(set: number, wanted: readonly DataplaneBackend[]): void {
+    checkBackends(set, wanted);
+    const byNumber = new Map(wanted.map((backend) => [backend.number, backend]));
+    const plan = planSlots(this.#order(set), [...byNumber.keys()]);
+    this.#counters.ensure(set);
+    this.#unswept ||= plan.deletes.length + plan.gone.length > 0;
+    for (const { number, address, port } of byNumber.values())
+      this.#backends.put({ set, number }, { addr: address, port, self: { set, number } });
+    for (const index of plan.writes) this.#slots.put({ set, index }, { backend: plan.order[index]! });
+    fault('dataplane.slots');
+    this.#sets.put({ number: set }, { count: plan.order.length, algorithm: ALGORITHM_RANDOM });
+    fault('dataplane.count');
+    for (const index of plan.deletes) this.#slots.delete({ set, index });
+    for (const number of plan.gone) this.#backends.delete({ set, number });
+  }
+
+  removeBackends(set: number): void {
+    const order = this.#order(set);
+    this.#sets.delete({ number: set });
+    for (const [index, number] of order.entries()) {
+      this.#slots.delete({ set, index });
+      this.#backends.delete({ set, number });
+    }
+    this.#counters.remove(set);
+  }
+
+  backends(): Map<number, DataplaneBackend[]> {
+    return new Map(
+      Array.from(this.#sets.keys(), ({ number: set }) => [
+        set,
+        this.#order(set).flatMap((number) => {
+          const backend = this.#backends.get({ set, number });
+          return backend ? [{ number, address: backend.addr, port: backend.port }] : [];
+        }),
+      ]),
+    );
+  }
+
+  counters(set: number): SetCounters {
+    const sum = { connects: 0, refused: 0 };
+    for (const { connects, refused } of this.#counters.read(set)) {
+      sum.connects += Number(connects);
+      sum.refused += Number(refused);
+    }
+    return sum;
+  }
+
+  prune(keep: { readonly frontends: readonly DataplaneFrontend[]; readonly sets: ReadonlySet<number> }): number {
+    let removed = 0;
+    const wanted = new Set(keep.frontends.map(frontendName));
+    for (const frontend of this.frontends()) {
+      if (wanted.has(frontendName(frontend))) continue;
+      this.removeFrontend(frontend);
+      removed++;
+    }
+    for (const { number } of this.#sets.keys()) {
+      if (keep.sets.has(number)) continue;
+      this.removeBackends(number);
+      removed++;
+    }
+    if (this.#unswept) this.#sweep();
+    return removed;
+  }
+
+  audit(): Repair[] {
+    const backends = new Map<number, string>();
+    // What a reader needs first is mended first; what is foreign goes in the opposite order.
+    const inBackends = this.#backends.mend();
+    const inSlots = this.#slots.mend();
+    const inSets = this.#sets.mend();
+    const inFrontends = this.#frontends.mend();
+    for (const { key, was } of inFrontends) if (was === 'foreign') this.#frontends.delete(key);
+    for (const { key, was } of inSets) {
+      if (was === 'foreign') this.#sets.delete(key);
+      backends.set(key.number, `the set's count was ${was}`);
+    }
+    for (const { key, was } of inSlots) {
+      if (was === 'foreign') this.#slots.delete(key);
+      backends.set(key.set, `slot ${key.index} was ${was}`);
+    }
+    for (const { key, was } of inBackends) {
+      if (was === 'foreign') this.#backends.delete(key);
+      backends.set(key.set, `backend ${key.number} was ${was}`);
+    }
+    return [
+      ...Array.from(backends, ([set, what]): Repair => ({ object: 'backends', id: String(set), what })),
+      ...inFrontends.map(({ key, was }): Repair => {
+        const protocol = key.protocol === PROTOCOL.tcp ? 'tcp' : 'udp';
+        return {
+          object: 'frontend',
+          id: frontendName({ view: key.view, address: key.addr, port: key.port, protocol }),
+          what: `its map entry was ${was}`,
+        };
+      }),
+    ];
+  }
+
+  highest(): { view: number; set: number; backend: number } {
+    const top = { view: 0, set: 0, backend: 0 };
+    for (const [{ view }, { set }] of this.#frontends.entries()) {
+      top.view = Math.max(top.view, view);
+      top.set = Math.max(top.set, set);
+    }
+    for (const { number } of this.#sets.keys()) top.set = Math.max(top.set, number);
+    for (const { set, number } of this.#backends.keys()) {
+      top.set = Math.max(top.set, set);
+      top.backend = Math.max(top.backend, number);
+    }
+    return top;
+  }
+
+  /** Backend number by slot; 0 where a slot is missing. */
+  #order(set: number): number[] {
+    const count = this.#sets.get({ number: set })?.count ?? 0;
+    return Array.from({ length: count }, (_, index) => this.#slots.get({ set, index })?.backend ?? 0);
+  }
+
+  #sweep(): void {
+    const live = new Map(Array.from(this.#sets.keys(), ({ number }) => [number, this.#order(number)]));
+    for (const key of this.#slots.keys()) if (key.index >= (live.get(key.set)?.length ?? 0)) this.#slots.delete(key);
+    for (const key of this.#backends.keys()) if (!live.get(key.set)?.includes(key.number)) this.#backends.delete(key);
+    for (const set of this.#counters.known()) if (!live.has(set)) this.#counters.remove(set);
+    this.#unswept = false;
+  }
+}
+
+function keyOf({ address, view, port, protocol }: FrontendKey) {
+  return { addr: address, view, port, protocol: port === 0 || !protocol ? 0 : PROTOCOL[protocol] };
+}

@@ -1,0 +1,295 @@
+/** The data plane in eBPF: connect-time balancing, the guard at the host-side veth, and the DNS hand-over on lo. */
+import type {
+  Dataplane,
+  DataplaneBackend,
+  DataplaneCapabilities,
+  DataplaneEndpoint,
+  DataplaneFrontend,
+  DataplaneSandbox,
+  EndpointCounters,
+  Repair,
+  SetCounters,
+} from '../contracts/dataplane.ts';
+import type { Kernel, Namespace } from '../contracts/kernel.ts';
+import { SluiceError } from '../errors.ts';
+import { mapLookup, mapUpdate, probeTcx, programInfo } from '../kernel/bpf/bpf.ts';
+import type { Logger } from '../log.ts';
+import { adopt, type Loaded } from './adopt.ts';
+import { Attachments } from './attachments.ts';
+import { Balance, type FrontendKey } from './balance.ts';
+import { Flows } from './flows.ts';
+import { CgroupHooks } from './hooks.ts';
+import { Identity } from './identity.ts';
+import { NUMBER, STAGE } from './layout.ts';
+import { Pins } from './pins.ts';
+
+export interface EbpfDataplaneOptions {
+  readonly kernel: Kernel;
+  /** Mark of everything that is pinned. */
+  readonly instance: string;
+  /** Mount point of a bpffs; made when absent. */
+  readonly bpffs: string;
+  /** Where the cgroup programs attach: all sockets created below it are in scope. */
+  readonly cgroupRoot: string;
+  /** Folder of the compiled objects. */
+  readonly objectDir: string;
+  readonly logger?: Logger;
+}
+
+/** ifindex of lo in every namespace. */
+const LO = 1;
+
+interface Running {
+  readonly loaded: Loaded;
+  readonly hooks: CgroupHooks;
+  readonly attachments: Attachments;
+  readonly identity: Identity;
+  readonly balance: Balance;
+  readonly flows: Flows;
+}
+
+export function createEbpfDataplane(options: EbpfDataplaneOptions): Dataplane {
+  return new EbpfDataplane(options);
+}
+
+class EbpfDataplane implements Dataplane {
+  readonly #options: EbpfDataplaneOptions;
+  readonly #pins: Pins;
+  #running: Running | undefined;
+  /** An older generation serves until the first prune says that everything is filled. */
+  #filling = false;
+  #unswept = true;
+
+  constructor(options: EbpfDataplaneOptions) {
+    this.#options = options;
+    this.#pins = new Pins(options.bpffs, options.instance);
+  }
+
+  capabilities(): DataplaneCapabilities {
+    return {
+      form: 'ebpf',
+      connectTime: true,
+      antiSpoof: true,
+      dnsHandover: true,
+      tc: this.#state.attachments.mode,
+    };
+  }
+
+  async start(): Promise<void> {
+    if (this.#running) throw new SluiceError('internal', 'the data plane runs already');
+    const { kernel, instance, bpffs, cgroupRoot, objectDir, logger } = this.#options;
+    kernel.ensureBpffs(bpffs);
+    const loaded = adopt(this.#pins, objectDir);
+    const { programs, maps } = loaded;
+    const hooks = new CgroupHooks({ pins: this.#pins, cgroups: kernel.cgroups, root: cgroupRoot, programs });
+    try {
+      const fdOf = (name: string): number => maps.get(name)!;
+      const forced = process.env.SLUICE_TC === 'clsact';
+      const running: Running = {
+        loaded,
+        hooks,
+        attachments: new Attachments({
+          pins: this.#pins,
+          stages: fdOf('stages'),
+          instance,
+          mode: !forced && kernel.host.run(() => probeTcx(programs.get('dns')!)) ? 'tcx' : 'clsact',
+        }),
+        identity: new Identity(fdOf),
+        balance: new Balance(fdOf),
+        flows: new Flows(kernel.sockets, fdOf),
+      };
+      // One slot each swaps the program behind every attachment at once.
+      for (const stage of Object.keys(STAGE)) setStage(loaded, stage as keyof typeof STAGE);
+      this.#filling = this.#pins.older().length > 0;
+      hooks.attach(!this.#filling);
+      this.#running = running;
+      logger?.debug(
+        { generation: this.#pins.generation, made: loaded.made, filling: this.#filling, tc: running.attachments.mode },
+        'data plane started',
+      );
+    } catch (error) {
+      hooks.close();
+      loaded.close();
+      throw error;
+    }
+  }
+
+  ensureSandbox(sandbox: DataplaneSandbox): void {
+    const { identity, attachments } = this.#state;
+    const before = identity.sandbox(sandbox.id);
+    identity.ensureSandbox(sandbox);
+    if (before && before.number !== sandbox.number) attachments.remove(before.number);
+    const { id, number, namespace } = sandbox;
+    attachments.ensure({ id, number, stage: 'dns', ifindex: LO, namespace });
+  }
+
+  removeSandbox(id: string): void {
+    const { identity, attachments } = this.#state;
+    const held = identity.sandbox(id);
+    if (held) attachments.remove(held.number);
+    identity.removeSandbox(id);
+  }
+
+  ensureEndpoint(endpoint: DataplaneEndpoint): void {
+    const { identity, attachments } = this.#state;
+    const before = identity.endpoint(endpoint.id);
+    identity.ensureEndpoint(endpoint);
+    if (before && before.number !== endpoint.number) attachments.remove(before.number, this.#onHost(before.ifindex));
+    const { id, number, hostIfindex: ifindex } = endpoint;
+    attachments.ensure({ id, number, stage: 'from_sandbox', ifindex, namespace: this.#options.kernel.host });
+  }
+
+  /** The attachment goes first: the guard drops what it knows no endpoint for. */
+  removeEndpoint(id: string): void {
+    const { identity, attachments } = this.#state;
+    const held = identity.endpoint(id);
+    if (held) attachments.remove(held.number, this.#onHost(held.ifindex));
+    identity.removeEndpoint(id);
+  }
+
+  ensureBackends(set: number, backends: readonly DataplaneBackend[]): void {
+    this.#state.balance.ensureBackends(set, backends);
+  }
+
+  removeBackends(set: number): void {
+    this.#state.balance.removeBackends(set);
+  }
+
+  ensureFrontend(frontend: DataplaneFrontend): void {
+    this.#state.balance.ensureFrontend(frontend);
+  }
+
+  removeFrontend(frontend: FrontendKey): void {
+    this.#state.balance.removeFrontend(frontend);
+  }
+
+  frontends(): DataplaneFrontend[] {
+    return this.#state.balance.frontends();
+  }
+
+  backends(): ReadonlyMap<number, readonly DataplaneBackend[]> {
+    return this.#state.balance.backends();
+  }
+
+  prune(keep: Parameters<Dataplane['prune']>[0]): number {
+    const { identity, balance, attachments } = this.#state;
+    let removed = 0;
+    if (this.#filling) this.#takeOver();
+    for (const id of identity.sandboxIds()) {
+      if (keep.sandboxes.has(id)) continue;
+      this.removeSandbox(id);
+      removed++;
+    }
+    for (const id of identity.endpointIds()) {
+      if (keep.endpoints.has(id)) continue;
+      this.removeEndpoint(id);
+      removed++;
+    }
+    removed += balance.prune(keep);
+    if (this.#unswept) {
+      identity.sweep();
+      attachments.sweep(identity.attachments());
+      this.#unswept = false;
+    }
+    return removed;
+  }
+
+  connections(backend: DataplaneBackend, namespaces: readonly Namespace[]): number {
+    return this.#state.flows.count(backend, namespaces);
+  }
+
+  reset(backend: DataplaneBackend, namespaces: readonly Namespace[]): number {
+    return this.#state.flows.reset(backend, namespaces);
+  }
+
+  endpointCounters(id: string): EndpointCounters {
+    return this.#state.identity.counters(id);
+  }
+
+  setCounters(set: number): SetCounters {
+    return this.#state.balance.counters(set);
+  }
+
+  audit(): Repair[] {
+    const { loaded, hooks, attachments, identity, balance } = this.#state;
+    const repairs: Repair[] = [];
+    const pinned = new Set(this.#pins.names('maps'));
+    for (const [name, fd] of loaded.maps) {
+      if (pinned.has(name)) continue;
+      this.#pins.put('maps', name, fd);
+      repairs.push({ object: 'program', id: name, what: `the pin of map ${name} was gone` });
+    }
+    for (const stage of Object.keys(STAGE) as (keyof typeof STAGE)[]) {
+      if (stageHolds(loaded, stage)) continue;
+      setStage(loaded, stage);
+      repairs.push({ object: 'program', id: stage, what: `slot ${STAGE[stage]} of the stages did not hold it` });
+    }
+    repairs.push(...balance.audit(), ...identity.audit(), ...hooks.audit());
+    repairs.push(
+      ...attachments.audit(({ id, stage, ifindex }, error) => {
+        this.#options.logger?.warn({ id, stage, ifindex, err: error }, 'cannot mend an attachment');
+      }),
+    );
+    return repairs;
+  }
+
+  highest(): ReturnType<Dataplane['highest']> {
+    const { identity, balance } = this.#state;
+    const a = identity.highest();
+    const b = balance.highest();
+    return { attachment: a.attachment, view: Math.max(a.view, b.view), set: b.set, backend: b.backend };
+  }
+
+  off(): void {
+    if (this.#running) {
+      const { identity, attachments, hooks } = this.#running;
+      for (const id of identity.endpointIds()) {
+        const held = identity.endpoint(id);
+        if (held) attachments.remove(held.number, this.#onHost(held.ifindex));
+      }
+      attachments.detach();
+      hooks.detach();
+    }
+    for (const generation of this.#pins.generations()) this.#pins.removeGeneration(generation);
+    this.#pins.removeRoot();
+    this.close();
+  }
+
+  close(): void {
+    this.#running?.hooks.close();
+    this.#running?.loaded.close();
+    this.#running = undefined;
+  }
+
+  get #state(): Running {
+    if (!this.#running) throw new SluiceError('internal', 'the data plane is not started');
+    return this.#running;
+  }
+
+  #onHost(ifindex: number): { readonly namespace: Namespace; readonly ifindex: number } {
+    return { namespace: this.#options.kernel.host, ifindex };
+  }
+
+  /** Everything is filled: hooks and attachments change over, then the older generations go. */
+  #takeOver(): void {
+    const { hooks, attachments } = this.#state;
+    hooks.attach(true);
+    attachments.takeOver();
+    for (const generation of this.#pins.older()) this.#pins.removeGeneration(generation);
+    this.#filling = false;
+  }
+}
+
+function setStage({ maps, programs }: Loaded, stage: keyof typeof STAGE): void {
+  mapUpdate(
+    maps.get('stages')!,
+    NUMBER.encode({ number: STAGE[stage] }),
+    NUMBER.encode({ number: programs.get(stage)! }),
+  );
+}
+
+/** User space reads a program array's slot as the program's id. */
+function stageHolds({ maps, programs }: Loaded, stage: keyof typeof STAGE): boolean {
+  const value = mapLookup(maps.get('stages')!, NUMBER.encode({ number: STAGE[stage] }), NUMBER.size);
+  return value !== null && NUMBER.decode(value).number === programInfo(programs.get(stage)!).id;
+}
