@@ -19,8 +19,8 @@ const RTN_UNICAST = 1;
 const RTNH_F_ONLINK = 4;
 const AF_INET = 2;
 const AF_INET6 = 10;
-const ESRCH = 3;
-const ENODEV = 19;
+/** ENOENT: not even the table; ESRCH, ENODEV. */
+const ABSENT = [2, 3, 19];
 /** IP6_RT_PRIO_USER: what the kernel gives an IPv6 route without a metric. */
 const IPV6_METRIC_DEFAULT = 1024;
 
@@ -112,4 +112,4 @@ export function ensureRoute(socket: NetlinkSocket, route: RouteSpec): void {
 }
 
 export const removeRoute = (socket: NetlinkSocket, route: RouteSpec): void =>
-  socket.remove(request(RTM_DELROUTE, 0, route), [ESRCH, ENODEV]);
+  socket.remove(request(RTM_DELROUTE, 0, route), ABSENT);
