@@ -9,7 +9,7 @@ import type { Namespace } from '../contracts/kernel.ts';
 import { SluiceError } from '../errors.ts';
 import { boundPort, type DatagramBatch, isListening, setReceiveBuffer } from '../kernel/datagram.ts';
 import { errnoOf } from '../kernel/libc.ts';
-import { pollReadable } from '../kernel/monitor.ts';
+import { pollReadable } from '../kernel/poll.ts';
 import { acceptFd, closeFd, tcpListenerIn, udpSocketIn } from '../kernel/socket-in.ts';
 import { dnsDropped } from '../metrics.ts';
 import { RESOLVER_ADDRESS } from './resolv.ts';

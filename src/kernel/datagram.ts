@@ -4,7 +4,7 @@
  */
 import koffi from 'koffi';
 import { kernelError, lastErrno, libc } from './libc.ts';
-import { u32 } from './message.ts';
+import { u32 } from './netlink/message.ts';
 
 const lib = koffi.load(null);
 const recvmmsg = lib.func('int recvmmsg(int fd, void *messages, unsigned int count, int flags, void *timeout)');

@@ -5,7 +5,7 @@
 import type { Namespace } from '../contracts/kernel.ts';
 import { familyOf, toBytes } from '../model/ip.ts';
 import { check, kernelError, lastErrno, libc } from './libc.ts';
-import { u32 } from './message.ts';
+import { u32 } from './netlink/message.ts';
 
 const AF_INET = 2;
 const AF_INET6 = 10;

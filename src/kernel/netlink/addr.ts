@@ -1,7 +1,6 @@
 /** Addresses over rtnetlink. By hand: `ip addr`. */
-import type { Address } from '../contracts/kernel.ts';
-import { familyOf, formatAddress, fromBytes, parseCidr, toBytes } from '../model/ip.ts';
-import { errnoOf } from './libc.ts';
+import type { Address } from '../../contracts/kernel.ts';
+import { formatAddress, fromBytes, lastOf, parseCidr, toBytes } from '../../model/ip.ts';
 import { attr, attrs, type Message, NLM_F, u32 } from './message.ts';
 import type { NetlinkSocket, Request } from './socket.ts';
 
@@ -35,22 +34,20 @@ function parse({ data }: Message): Address {
   };
 }
 
+/** Of one link, or of all. */
 export function listAddresses(socket: NetlinkSocket, link = 0): Address[] {
   return [AF_INET, AF_INET6].flatMap((family) =>
-    socket.dump({ type: RTM_GETADDR, flags: 0, payload: header(family, 0, link), what: 'list addresses' }).map(parse),
+    socket.dump({ type: RTM_GETADDR, flags: 0, payload: header(family, 0, link), what: 'list addresses' }, parse),
   );
 }
 
 function request(type: number, flags: number, link: number, cidr: string, nodad: boolean): Request {
-  const { prefix } = parseCidr(cidr);
-  const address = cidr.split('/')[0]!;
-  const bytes = toBytes(address);
-  const v4 = familyOf(address) === 4;
+  const subnet = parseCidr(cidr);
+  const { prefix } = subnet;
+  const bytes = toBytes(cidr.split('/')[0]!);
+  const v4 = subnet.family === 4;
   const parts = [header(v4 ? AF_INET : AF_INET6, prefix, link), attr(IFA.LOCAL, bytes), attr(IFA.ADDRESS, bytes)];
-  if (v4 && prefix < 31) {
-    const { base } = parseCidr(cidr);
-    parts.push(attr(IFA.BROADCAST, toBytes(formatAddress(4, base | ((1n << BigInt(32 - prefix)) - 1n)))));
-  }
+  if (v4 && prefix < 31) parts.push(attr(IFA.BROADCAST, toBytes(formatAddress(4, lastOf(subnet)))));
   if (nodad && !v4) parts.push(attr(IFA.FLAGS, u32(IFA_F_NODAD)));
   return {
     type,
@@ -64,7 +61,5 @@ export function ensureAddress(socket: NetlinkSocket, link: number, cidr: string,
   socket.change(request(RTM_NEWADDR, NLM_F.CREATE | NLM_F.REPLACE, link, cidr, nodad));
 }
 
-export function removeAddress(socket: NetlinkSocket, link: number, cidr: string): void {
-  const [error] = socket.batch([request(RTM_DELADDR, 0, link, cidr, false)]);
-  if (error && ![EADDRNOTAVAIL, ENODEV].includes(errnoOf(error))) throw error;
-}
+export const removeAddress = (socket: NetlinkSocket, link: number, cidr: string): void =>
+  socket.remove(request(RTM_DELADDR, 0, link, cidr, false), [EADDRNOTAVAIL, ENODEV]);

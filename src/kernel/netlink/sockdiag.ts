@@ -1,8 +1,8 @@
 /** Sockets of a namespace: listed with their BPF storage, and destroyed. By hand: `ss -tan dst ADDR`, `ss -K`. */
-import type { Namespace, SocketFilter, SocketInfo, Sockets } from '../contracts/kernel.ts';
-import { familyOf, fromBytes, toBytes } from '../model/ip.ts';
-import { errnoOf } from './libc.ts';
-import { attr, attrs, eachAttr, type Message, NLM_F, nest, u32 } from './message.ts';
+import type { Namespace, SocketFilter, SocketInfo, Sockets } from '../../contracts/kernel.ts';
+import { canonicalAddress, familyOf, fromBytes, toBytes } from '../../model/ip.ts';
+import { errnoOf } from '../libc.ts';
+import { attr, attrs, eachAttr, type Message, nest, u32 } from './message.ts';
 import { NETLINK_SOCK_DIAG, NetlinkSocket } from './socket.ts';
 
 const SOCK_DIAG_BY_FAMILY = 20;
@@ -23,7 +23,8 @@ const SK_DIAG_BPF_STORAGE = 1;
 const SK_DIAG_BPF_STORAGE_MAP_VALUE = 3;
 const INET_DIAG_BC_D_COND = 8;
 const NO_COOKIE = 0xffffffff;
-const ENOENT = 2;
+/** ENOENT, ESTALE: it ended before. */
+const GONE = [2, 116];
 
 const V4_MAPPED = '::ffff:';
 
@@ -59,7 +60,8 @@ function parse(protocol: 'tcp' | 'udp', { data }: Message): SocketInfo {
   const storages = attrs(data, 72).get(INET_DIAG_SK_BPF_STORAGES);
   let storage: Uint8Array | undefined;
   for (const [type, value] of storages ? eachAttr(storages) : []) {
-    if (type === SK_DIAG_BPF_STORAGE) storage = attrs(value).get(SK_DIAG_BPF_STORAGE_MAP_VALUE) ?? storage;
+    const found = type === SK_DIAG_BPF_STORAGE ? attrs(value).get(SK_DIAG_BPF_STORAGE_MAP_VALUE) : undefined;
+    if (found) storage = Uint8Array.from(found);
   }
   return {
     family,
@@ -76,57 +78,65 @@ function parse(protocol: 'tcp' | 'udp', { data }: Message): SocketInfo {
   };
 }
 
-export class KernelSockets implements Sockets {
+/**
+ * A backend's end destroys thousands of sockets one by one, so the diagnosis socket of a namespace is kept until the event loop turns;
+ * longer, and it would keep a removed namespace alive.
+ */
+export class KernelSockets implements Sockets, Disposable {
+  #open: { readonly identity: string; readonly socket: NetlinkSocket } | undefined;
+
   list(namespace: Namespace, filter: SocketFilter): SocketInfo[] {
-    const socket = namespace.run(() => new NetlinkSocket(NETLINK_SOCK_DIAG, 'sock_diag'));
-    try {
-      return [AF_INET, AF_INET6].flatMap((family) => this.#dump(socket, family, filter));
-    } finally {
-      socket[Symbol.dispose]();
-    }
+    const socket = this.#socketIn(namespace);
+    return [AF_INET, AF_INET6].flatMap((family) => dump(socket, family, filter));
   }
 
   destroy(namespace: Namespace, info: SocketInfo): boolean {
-    const socket = namespace.run(() => new NetlinkSocket(NETLINK_SOCK_DIAG, 'sock_diag'));
-    try {
-      const id = socketId(info);
-      const payload = request(info.family === 4 ? AF_INET : AF_INET6, IPPROTO[info.protocol], NO_COOKIE, id);
-      const what = `destroy ${info.protocol} socket ${info.local}:${info.localPort} → ${info.remote}:${info.remotePort}`;
-      const [error] = socket.batch([{ type: SOCK_DESTROY, flags: 0, payload, what }]);
-      if (error && errnoOf(error) !== ENOENT) throw error;
-      return !error;
-    } finally {
-      socket[Symbol.dispose]();
-    }
+    const family = info.family === 4 ? AF_INET : AF_INET6;
+    const payload = request(family, IPPROTO[info.protocol], NO_COOKIE, socketId(info));
+    const what = `destroy ${info.protocol} socket ${info.local} port ${info.localPort} to ${info.remote} port ${info.remotePort}`;
+    const [error] = this.#socketIn(namespace).batch([{ type: SOCK_DESTROY, flags: 0, payload, what }]);
+    if (error && !GONE.includes(errnoOf(error))) throw error;
+    return !error;
   }
 
-  #dump(
-    socket: NetlinkSocket,
-    family: number,
-    { protocol, remote, remotePort, storageFd, states = STATES_DEFAULT }: SocketFilter,
-  ): SocketInfo[] {
-    const parts = [request(family, IPPROTO[protocol], states, Buffer.alloc(48))];
-    // A v4-mapped socket matches an IPv4 condition, too.
-    if (remote !== undefined || remotePort !== undefined) {
-      if (remote !== undefined && familyOf(remote) === 6 && family === AF_INET) return [];
-      parts.push(attr(INET_DIAG_REQ_BYTECODE, bytecode(remote, remotePort)));
-    }
-    if (storageFd !== undefined && protocol === 'tcp')
-      parts.push(nest(INET_DIAG_REQ_SK_BPF_STORAGES, attr(SK_DIAG_BPF_STORAGE_REQ_MAP_FD, u32(storageFd))));
-    return socket
-      .dump({
-        type: SOCK_DIAG_BY_FAMILY,
-        flags: NLM_F.DUMP,
-        payload: Buffer.concat(parts),
-        what: `list ${protocol} sockets`,
-      })
-      .map((message) => parse(protocol, message))
-      .filter(
-        (info) =>
-          (remote === undefined || info.remote === remote) &&
-          (remotePort === undefined || info.remotePort === remotePort),
-      );
+  [Symbol.dispose](): void {
+    this.#open?.socket[Symbol.dispose]();
+    this.#open = undefined;
   }
+
+  #socketIn(namespace: Namespace): NetlinkSocket {
+    if (this.#open?.identity === namespace.identity) return this.#open.socket;
+    this[Symbol.dispose]();
+    const socket = namespace.run(() => new NetlinkSocket(NETLINK_SOCK_DIAG, 'sock_diag'));
+    const open = { identity: namespace.identity, socket };
+    this.#open = open;
+    setImmediate(() => {
+      socket[Symbol.dispose]();
+      if (this.#open === open) this.#open = undefined;
+    });
+    return socket;
+  }
+}
+
+function dump(socket: NetlinkSocket, family: number, filter: SocketFilter): SocketInfo[] {
+  const { protocol, remotePort, storageFd, states = STATES_DEFAULT } = filter;
+  const remote = filter.remote && canonicalAddress(filter.remote);
+  if (remote && familyOf(remote) === 6 && family === AF_INET) return [];
+  const parts = [request(family, IPPROTO[protocol], states, Buffer.alloc(48))];
+  // A v4-mapped socket matches an IPv4 condition, too.
+  if (remote !== undefined || remotePort !== undefined)
+    parts.push(attr(INET_DIAG_REQ_BYTECODE, bytecode(remote, remotePort)));
+  // UDP dumps carry no storage.
+  if (storageFd !== undefined && protocol === 'tcp')
+    parts.push(nest(INET_DIAG_REQ_SK_BPF_STORAGES, attr(SK_DIAG_BPF_STORAGE_REQ_MAP_FD, u32(storageFd))));
+  const what = `list ${protocol} sockets${remote === undefined ? '' : ` to ${remote}`}`;
+  return socket.dump({ type: SOCK_DIAG_BY_FAMILY, flags: 0, payload: Buffer.concat(parts), what }, (message) => {
+    const info = parse(protocol, message);
+    // Looked at once more: what is listed may be destroyed next.
+    const fits =
+      (remote === undefined || info.remote === remote) && (remotePort === undefined || info.remotePort === remotePort);
+    return fits ? info : undefined;
+  });
 }
 
 /** struct inet_diag_sockid: ports, addresses, interface, cookie. */

@@ -12,8 +12,8 @@ export const NLM_F = {
   APPEND: 0x800,
 } as const;
 /** nlmsg_flags of an error message. */
-export const NLM_F_CAPPED = 0x100;
-export const NLM_F_ACK_TLVS = 0x200;
+const NLM_F_CAPPED = 0x100;
+const NLM_F_ACK_TLVS = 0x200;
 export const NLMSG_ERROR = 2;
 export const NLMSG_DONE = 3;
 const NLA_F_NESTED = 0x8000;
@@ -75,8 +75,12 @@ export function* eachAttr(data: Buffer, offset = 0): Generator<[type: number, va
   }
 }
 
-export const readText = (value: Buffer | undefined): string =>
-  value ? value.toString('utf8', 0, Math.max(0, value.indexOf(0) < 0 ? value.length : value.indexOf(0))) : '';
+/** Up to the first NUL byte. */
+export function readText(value: Buffer | undefined): string {
+  if (!value) return '';
+  const end = value.indexOf(0);
+  return value.toString('utf8', 0, end < 0 ? value.length : end);
+}
 
 export function frame(type: number, flags: number, seq: number, payload: Uint8Array): Buffer {
   const out = Buffer.alloc(pad(16 + payload.length));
