@@ -17,8 +17,6 @@ import { Followers, LOG_MAX, type Log, trimTo } from './follow.ts';
 import { Sessions } from './session.ts';
 import { entriesText, expectRevision, textOf, writesOf } from './write.ts';
 
-export { createMemoryStore } from './memory.ts';
-
 /** Version of the tables; a file with a higher one is not touched. */
 const SCHEMA = 1;
 /** A WAL that a burst of writes made longer is cut to this. */

@@ -16,7 +16,7 @@ import type { Network } from '../../src/model/network.ts';
 import type { Obj, State } from '../../src/model/object.ts';
 import type { Sandbox } from '../../src/model/sandbox.ts';
 import type { Service } from '../../src/model/service.ts';
-import { createMemoryStore } from '../../src/store/sqlite.ts';
+import { createMemoryStore } from '../../src/store/memory.ts';
 
 export const NODE = 'node-1';
 
