@@ -124,7 +124,8 @@ export class BridgeDriver implements NetworkDriver, Inventory, BulkDelete {
       if (changed.length === 0) changed.push(`port ${name} put back on ${bridge.name}`);
       // The master first: the port's flags exist only once it is one, and it must not forward a frame before they are set.
       if (link.master !== bridge.ifindex) netlink.setLink(link.ifindex, { master: bridge.ifindex });
-      netlink.setLink(link.ifindex, { port });
+      // A port has no business with addresses: without a link-local one it says nothing of its own on the network.
+      netlink.setLink(link.ifindex, { port, addrGenMode: 1 });
       netlink.setLink(link.ifindex, { up: true });
     }
     this.#pin(link.ifindex, endpoint.mac, changed);

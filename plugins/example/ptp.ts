@@ -42,6 +42,9 @@ export function create({ kernel, instance }: DriverHost): NetworkDriver {
       for (const { gateway } of network.subnets)
         if (gateway) netlink.ensureAddress(link.ifindex, hostRoute(gateway), { nodad: true });
       for (const address of endpoint.addresses) netlink.ensureRoute({ dst: hostRoute(address), link: link.ifindex });
+      netlink.ensureNeighbours(
+        endpoint.addresses.map((address) => ({ link: link.ifindex, ip: bare(address), mac: endpoint.mac })),
+      );
       return {
         link: { ifname: peer.name, ifindex: link.peer, hostIfname: name, hostIfindex: link.ifindex, mtu: peer.mtu },
         changed,

@@ -5,7 +5,8 @@
 import type { IpamDriver } from '../contracts/driver.ts';
 import { repairs } from '../metrics.ts';
 import type { Context } from './context.ts';
-import type { Firewall } from './firewall.ts';
+import type { Firewall } from './firewall/firewall.ts';
+import type { Blocker } from './firewall/forward.ts';
 import type { Loop } from './loop.ts';
 
 export interface AuditParts {
@@ -55,17 +56,18 @@ export async function audit({ context, firewall, loops, ipams, prune }: AuditPar
 export async function auditFirewall({ world, tracker, logger }: Context, firewall: Firewall): Promise<void> {
   const amiss = await firewall.sync();
   if (amiss.length > 0) logger.warn({ amiss }, 'repaired');
+  const drops = firewall.foreignDrops();
   for (const [id, { ifname }] of firewall.interfaces) {
     if (!world.networks.has(id)) continue;
     await tracker.repaired('network', id, amiss);
-    await reportBlockers(tracker, id, firewall.blockers(ifname));
+    if (ifname) await reportBlockers(tracker, id, drops(ifname));
   }
 }
 
 export async function reportBlockers(
   tracker: Context['tracker'],
   networkId: string,
-  blockers: ReturnType<Firewall['blockers']>,
+  blockers: readonly Blocker[],
 ): Promise<void> {
   const words = blockers.map(
     ({ table, chain, owner, fix }) =>

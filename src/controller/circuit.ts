@@ -1,5 +1,5 @@
 /**
- * Every call of a driver has a time limit, and a driver that fails again and again is left alone for a while: a dead plugin must
+ * Every call of a driver has a time limit, and a driver that stays silent again and again is left alone for a while: a dead plugin must
  * not block the daemon (libnetwork#813). What a driver throws that is no coded error becomes `driver.failed` with its own words.
  */
 import { type Clock, withTimeLimit } from '../clock.ts';
@@ -10,7 +10,7 @@ export interface CircuitOptions {
   readonly clock: Clock;
   /** Time limit of one call, milliseconds. */
   readonly limitMs?: number;
-  /** Failures in a row that open the circuit. */
+  /** Time-outs in a row that open the circuit. */
   readonly failuresMax?: number;
   /** How long it stays open, milliseconds. */
   readonly openMs?: number;
@@ -37,7 +37,7 @@ export class Circuit {
     if (this.#clock.monotonic() < this.#openUntil) {
       throw new SluiceError(
         'driver.open',
-        `driver ${this.#name} failed ${this.#failures} times in a row and is left alone for a while`,
+        `driver ${this.#name} did not answer ${this.#failures} times in a row and is left alone for a while`,
         { driver: this.#name, verb },
       );
     }
@@ -52,12 +52,9 @@ export class Circuit {
       this.#failures = 0;
       return result;
     } catch (error) {
-      // A coded answer is an answer: the driver works, the request does not.
-      if (isSluiceError(error) && error.code !== 'driver.timeout') {
-        this.#failures = 0;
-        throw error;
-      }
-      if (++this.#failures >= this.#failuresMax) this.#openUntil = this.#clock.monotonic() + this.#openMs;
+      // A refusal is an answer: the driver works, the request does not. Only silence opens the circuit.
+      if (!isSluiceError(error, 'driver.timeout')) this.#failures = 0;
+      else if (++this.#failures >= this.#failuresMax) this.#openUntil = this.#clock.monotonic() + this.#openMs;
       if (isSluiceError(error)) throw error;
       const words = error instanceof Error ? error.message : String(error);
       throw new SluiceError(

@@ -8,16 +8,16 @@ import type { ComponentHealth } from '../model/answer.ts';
 import type { Endpoint, EndpointDetail } from '../model/endpoint.ts';
 import type { Obj, Status } from '../model/object.ts';
 import type { Service } from '../model/service.ts';
-import { audit, auditFirewall, reportBlockers } from './audit.ts';
+import { audit, auditFirewall } from './audit.ts';
 import type { Context } from './context.ts';
-import { EndpointController } from './endpoint.ts';
-import { Firewall } from './firewall.ts';
+import { EndpointController } from './endpoint/endpoint.ts';
+import { Firewall } from './firewall/firewall.ts';
 import { Loop } from './loop.ts';
-import { NameController } from './name.ts';
 import { NetworkController } from './network.ts';
 import { prune } from './prune.ts';
 import { SandboxController } from './sandbox.ts';
-import { ServiceController } from './service.ts';
+import { NameController } from './service/name.ts';
+import { ServiceController } from './service/service.ts';
 import { Spaces } from './spaces.ts';
 import { Views } from './view.ts';
 import type { WatchedKind } from './world.ts';
@@ -208,7 +208,7 @@ export class Controllers {
   /** Desired state changed. */
   #changed(kind: WatchedKind, id: string, now: Obj | undefined, before: Obj | undefined): void {
     const { world } = this.#context;
-    if (now) this.#loops[kind].trigger(id);
+    if (now) this.#loops[kind].renew(id);
     else this.#loops[kind].forget(id);
     if (kind === 'endpoint') {
       const { spec } = (now ?? before) as Endpoint;
@@ -228,23 +228,10 @@ export class Controllers {
     const network = world.endpoints.get(id)?.spec.network ?? world.services.get(id)?.spec.network;
     if (kind === 'network' && ready) {
       for (const endpoint of world.endpointsOfNetwork(id)) this.#loops.endpoint.trigger(endpoint.id);
-      const found = this.#firewall.interfaces.get(id);
-      if (found) void this.#lookForBlockers(id, found.ifname);
     }
     if (kind === 'sandbox' && ready)
       for (const endpoint of world.endpointsOfSandbox(id)) this.#loops.endpoint.trigger(endpoint.id);
     if ((kind === 'endpoint' || kind === 'service') && network) this.#touch(network);
-  }
-
-  async #lookForBlockers(networkId: string, ifname: string): Promise<void> {
-    try {
-      await reportBlockers(this.#context.tracker, networkId, this.#firewall.blockers(ifname));
-    } catch (error) {
-      this.#context.logger.warn(
-        { err: toSluiceError(error).message },
-        'could not look for foreign chains that drop forwarding',
-      );
-    }
   }
 
   #touchEndpoint(endpoint: Endpoint): void {

@@ -50,6 +50,13 @@ export class Loop {
     this.#pump();
   }
 
+  /** Like `trigger`, for a key that is wanted otherwise than before: earlier failures do not count against it. */
+  renew(key: string): void {
+    this.#failures.get(key)?.timer.cancel();
+    this.#failures.delete(key);
+    this.trigger(key);
+  }
+
   /** Looks at the key now; resolves when that look has ended, well or not. */
   settle(key: string): Promise<void> {
     if (this.#stopped) return Promise.resolve();

@@ -1,8 +1,9 @@
 /** Networks: the driver's part, the firewall's part, and what stands in their way. */
 import { fault } from '../fault.ts';
 import type { Network } from '../model/network.ts';
+import { reportBlockers } from './audit.ts';
 import { type Context, driverNetwork } from './context.ts';
-import type { Firewall } from './firewall.ts';
+import type { Firewall } from './firewall/firewall.ts';
 
 export class NetworkController {
   readonly #context: Context;
@@ -26,7 +27,7 @@ export class NetworkController {
     const result = await drivers.get(network.spec.driver).createNetwork(driverNetwork(network));
     fault('network.driver');
     if (result.routed) this.#firewall.route(network.spec);
-    if (result.routed && result.ifname) {
+    if (result.routed) {
       await this.#firewall.ensure(network.id, {
         ifname: result.ifname,
         internal: network.spec.internal,
@@ -35,6 +36,9 @@ export class NetworkController {
       });
     }
     fault('network.policy');
+    // Before it is ready, so that whoever made it is told; from then on the audit looks.
+    if (result.ifname && !wasReady)
+      await reportBlockers(tracker, network.id, this.#firewall.foreignDrops()(result.ifname));
     if (wasReady) await tracker.repaired('network', network.id, result.changed ?? []);
     await tracker.ready(network, { ifname: result.ifname, ifindex: result.ifindex, mtu: result.mtu });
   }

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { hasBulkDelete, hasInventory, type NetworkDriver } from '../contracts/driver.ts';
 import { isId } from '../model/id.ts';
 import { type Context, netnsPath, sandboxDir } from './context.ts';
-import type { ServiceController } from './service.ts';
+import type { ServiceController } from './service/service.ts';
 
 /** Returns what was removed, in words. */
 export async function prune(

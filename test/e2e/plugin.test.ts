@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { projectRoot } from '../../src/lab/daemon.ts';
+import { FAR } from '../../src/lab/lab.ts';
 import { eventually, openHost, type TestHost } from './harness.ts';
 import { sandbox } from './traffic.ts';
 
@@ -39,7 +40,7 @@ describe('third-party drivers', () => {
     );
     const a = await sandbox(host, 'a', '--network', 'links');
     const b = await sandbox(host, 'b', '--network', 'links');
-    for (const address of b.addresses) expect(await a.ping(address)).toBe(true);
+    for (const address of [...b.addresses, FAR.ipv4, FAR.ipv6]) expect(await a.ping(address)).toBe(true);
     await host.cli('service', 'create', '--name', 'shop', '--network', 'links', '--backend', 'b');
     await b.serve(80);
     const [{ spec }] = await host.json<[{ spec: { vips: string[] } }]>('service', 'inspect', 'shop');
@@ -66,7 +67,7 @@ describe('third-party drivers', () => {
     for (const name of ['cursed', 'hung']) await host.sluice(['network', 'rm', name, '--detach']);
     await eventually(
       async () => (await host.json<{ name: string }[]>('network', 'ls')).every(({ name }) => name !== 'cursed'),
-      20_000,
+      45_000,
     );
   });
 

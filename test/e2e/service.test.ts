@@ -130,14 +130,15 @@ describe.each(FAMILIES)('a VIP over $family', ({ flags, v4, v6, family }) => {
     expect(await client.ask(any!, 9001)).toBe('error: ECONNREFUSED');
   });
 
-  test.skipIf(!v4)('a v4-mapped socket takes the VIP, too', async () => {
+  const mapped = async (): Promise<void> => {
     const [vip] = (await vips(`shop${tag}`)).filter((address) => !address.includes(':'));
     expect(await client.ask(`::ffff:${vip}`, 80)).toMatch(new RegExp(`^b.* hello ::ffff:${vip}$`));
     const lines = (await client.exec(['python3', '-c', UNCONNECTED, '5', '53', `::ffff:${vip}`])).stdout
       .trim()
       .split('\n');
     for (const line of lines) expect(line.split(' ')[1]).toBe(vip);
-  });
+  };
+  if (v4) test('a v4-mapped socket takes the VIP, too', mapped);
 
   test('only sandboxes of the network reach it; an attached namespace does', async () => {
     const [vip] = await vips(`shop${tag}`);
@@ -186,7 +187,7 @@ sys.stdin.readline(); s.sendall(b'2'); print(s.recv(99).decode(), flush=True)
     await host.cli('service', 'update', `kept${tag}`, '--backend-rm', all[0]!);
     const start = performance.now();
     expect(await client.ask(vip!, 80)).toBe('error: ECONNREFUSED');
-    expect(performance.now() - start).toBeLessThan(1_000);
+    expect(performance.now() - start).toBeLessThan(2_000);
     expect((await held).stdout.trim().split('\n')).toEqual([`${all[0]} 1`, `${all[0]} 2`]);
     await host.cli('service', 'rm', `kept${tag}`);
   });

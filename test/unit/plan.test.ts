@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest';
-import { endpointOfKey, planService } from '../../src/controller/balance.ts';
-import { chooseName } from '../../src/controller/inside.ts';
-import { mergeViews, namesOfNetwork } from '../../src/controller/record.ts';
-import { planRoutes } from '../../src/controller/route.ts';
+import { chooseName } from '../../src/controller/endpoint/inside.ts';
+import { planRoutes } from '../../src/controller/endpoint/route.ts';
+import { endpointOfKey, planService } from '../../src/controller/service/balance.ts';
+import { mergeViews, namesOfNetwork } from '../../src/controller/service/record.ts';
 import type { Endpoint, EndpointSpec } from '../../src/model/endpoint.ts';
 import type { Network } from '../../src/model/network.ts';
 import type { Service, ServiceSpec } from '../../src/model/service.ts';

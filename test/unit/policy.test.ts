@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { findBlockers } from '../../src/controller/forward.ts';
-import { digestTable, renderPolicy } from '../../src/controller/policy.ts';
+import { findBlockers } from '../../src/controller/firewall/forward.ts';
+import { digestTable, renderPolicy } from '../../src/controller/firewall/policy.ts';
 
 const web = {
   ifname: 'slweb',

@@ -1,7 +1,7 @@
 /** What a service means for the data plane. Pure: objects in, backend sets and frontends out. */
-import type { FrontendProtocol } from '../contracts/dataplane.ts';
-import type { Endpoint } from '../model/endpoint.ts';
-import type { Service } from '../model/service.ts';
+import type { FrontendProtocol } from '../../contracts/dataplane.ts';
+import type { Endpoint } from '../../model/endpoint.ts';
+import type { Service } from '../../model/service.ts';
 
 export interface PlannedBackend {
   /** `<endpoint id or ->/<address>/<port>`: its number's key. */

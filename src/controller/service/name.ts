@@ -2,11 +2,11 @@
  * Names: what each view resolves. Records are made once a network and cached until something on it changes; a view is the sum of its
  * networks' records. Changes are gathered for a moment, so that a hundred new sandboxes are a few updates, not a hundred.
  */
-import type { Clock, Timer } from '../clock.ts';
-import type { NameRecord } from '../contracts/names.ts';
-import type { Context } from './context.ts';
+import type { Clock, Timer } from '../../clock.ts';
+import type { NameRecord } from '../../contracts/names.ts';
+import type { Context } from '../context.ts';
+import type { View, Views } from '../view.ts';
 import { mergeViews, type NetworkNames, namesOfNetwork } from './record.ts';
-import type { View, Views } from './view.ts';
 
 /** Changes wait this long for company, milliseconds. */
 const GATHER_MS = 2;

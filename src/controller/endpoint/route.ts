@@ -1,6 +1,6 @@
 /** Which endpoint gives a sandbox its default route, one family apart from the other. */
-import type { JoinResult } from '../contracts/driver.ts';
-import type { Namespace } from '../contracts/kernel.ts';
+import type { JoinResult } from '../../contracts/driver.ts';
+import type { Namespace } from '../../contracts/kernel.ts';
 
 export interface Candidate {
   readonly mac: string;

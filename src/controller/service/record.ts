@@ -1,8 +1,8 @@
 /** The names of a network, and how several networks make a view. Pure. */
-import type { NameRecord } from '../contracts/names.ts';
-import type { Endpoint } from '../model/endpoint.ts';
-import type { Network } from '../model/network.ts';
-import type { Service } from '../model/service.ts';
+import type { NameRecord } from '../../contracts/names.ts';
+import type { Endpoint } from '../../model/endpoint.ts';
+import type { Network } from '../../model/network.ts';
+import type { Service } from '../../model/service.ts';
 
 export interface NetworkNames {
   readonly records: ReadonlyMap<string, NameRecord>;

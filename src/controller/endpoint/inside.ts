@@ -1,7 +1,7 @@
 /** An endpoint's interface as it must be inside its sandbox. By hand: `ip -n NS link set …`, `ip -n NS addr add …`. */
-import type { JoinResult } from '../contracts/driver.ts';
-import type { Link, Namespace } from '../contracts/kernel.ts';
-import type { EndpointSpec } from '../model/endpoint.ts';
+import type { JoinResult } from '../../contracts/driver.ts';
+import type { Link, Namespace } from '../../contracts/kernel.ts';
+import type { EndpointSpec } from '../../model/endpoint.ts';
 
 export interface Inside {
   readonly link: Link;

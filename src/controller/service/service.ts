@@ -3,13 +3,13 @@
  * out first; then the sockets that still talk to it are reset, so that a client learns of it at once. A backend that was only
  * taken off the list keeps its open connections.
  */
-import type { DataplaneBackend, DataplaneFrontend } from '../contracts/dataplane.ts';
-import { fault } from '../fault.ts';
-import type { Service } from '../model/service.ts';
+import type { DataplaneBackend, DataplaneFrontend } from '../../contracts/dataplane.ts';
+import { fault } from '../../fault.ts';
+import type { Service } from '../../model/service.ts';
+import type { Context } from '../context.ts';
+import type { Spaces } from '../spaces.ts';
+import type { View, Views } from '../view.ts';
 import { endpointOfKey, type PlannedSet, planService } from './balance.ts';
-import type { Context } from './context.ts';
-import type { Spaces } from './spaces.ts';
-import type { View, Views } from './view.ts';
 
 interface Programmed {
   readonly set: number;

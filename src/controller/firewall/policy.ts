@@ -2,11 +2,11 @@
  * The `policy` table: isolation between networks, what may enter, outward NAT. Pure: networks in, nft text out. The table is
  * replaced whole in one transaction; its sets keep the number of rules constant, whatever the number of networks.
  */
-import { policyTable } from '../model/mark.ts';
+import { policyTable } from '../../model/mark.ts';
 
 export interface PolicyNetwork {
-  /** Interface on the host that carries it. */
-  readonly ifname: string;
+  /** Interface on the host that carries it; without one the network is translated, but not isolated. */
+  readonly ifname?: string;
   readonly internal: boolean;
   /** `-o masquerade=false` leaves the source address alone. */
   readonly masquerade: boolean;
@@ -33,10 +33,12 @@ function set(name: string, type: string, elements: readonly string[], flags = ''
 /** nft text that replaces the whole table, from whatever was there before. Networks are taken in a stable order. */
 export function renderPolicy(instance: string, networks: readonly PolicyNetwork[]): string {
   const table = `inet ${policyTable(instance)}`;
-  const all = [...networks].sort((a, b) => (a.ifname < b.ifname ? -1 : 1));
+  const order = (network: PolicyNetwork): string => `${network.ifname ?? ''} ${network.subnets[0]?.cidr ?? ''}`;
+  const every = [...networks].sort((a, b) => (order(a) < order(b) ? -1 : 1));
+  const all = every.flatMap((network) => (network.ifname ? [{ ...network, ifname: network.ifname }] : []));
   const names = all.map(({ ifname }) => quote(ifname));
   const internal = all.filter((network) => network.internal).map(({ ifname }) => quote(ifname));
-  const translated = all
+  const translated = every
     .filter((network) => !network.internal && network.masquerade)
     .flatMap(({ subnets }) => subnets.map(({ cidr }) => cidr));
   const gateways = all.flatMap(({ ifname, subnets }) =>

@@ -2,17 +2,17 @@
  * Endpoints: the driver's link, moved into the sandbox and configured there, guarded by the data plane. Order: link, move, guard,
  * address, up, routes; removal in reverse, after services and names have let go of it.
  */
-import type { EndpointResult, JoinResult } from '../contracts/driver.ts';
-import type { Link, Namespace } from '../contracts/kernel.ts';
-import { SluiceError } from '../errors.ts';
-import { fault } from '../fault.ts';
-import type { Endpoint } from '../model/endpoint.ts';
-import type { Network } from '../model/network.ts';
-import type { Sandbox } from '../model/sandbox.ts';
-import { type Context, driverNetwork } from './context.ts';
+import type { EndpointResult, JoinResult } from '../../contracts/driver.ts';
+import type { Link, Namespace } from '../../contracts/kernel.ts';
+import { SluiceError } from '../../errors.ts';
+import { fault } from '../../fault.ts';
+import type { Endpoint } from '../../model/endpoint.ts';
+import type { Network } from '../../model/network.ts';
+import type { Sandbox } from '../../model/sandbox.ts';
+import { type Context, driverNetwork } from '../context.ts';
+import type { Spaces } from '../spaces.ts';
 import { ensureInside, type Inside, withdrawInside } from './inside.ts';
 import { planRoutes, syncDefaultRoutes } from './route.ts';
-import type { Spaces } from './spaces.ts';
 
 /** What must let go of an endpoint before its link goes. */
 export type Withdrawal = (endpoint: Endpoint) => Promise<void>;

@@ -5,10 +5,10 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Nft } from '../contracts/kernel.ts';
-import { policyTable } from '../model/mark.ts';
-import type { NetworkSpec } from '../model/network.ts';
-import type { Context } from './context.ts';
+import type { Nft } from '../../contracts/kernel.ts';
+import { policyTable } from '../../model/mark.ts';
+import type { NetworkSpec } from '../../model/network.ts';
+import type { Context } from '../context.ts';
 import { type Blocker, findBlockers } from './forward.ts';
 import { ADMIN_RULESET, ADMIN_TABLE, digestTable, type PolicyNetwork, renderPolicy } from './policy.ts';
 
@@ -82,10 +82,10 @@ export class Firewall {
     ];
   }
 
-  /** Chains of others that drop what the network forwards. */
-  blockers(ifname: string): Blocker[] {
+  /** Looks at everybody's rules once; the answer says which chains of others drop what comes in by an interface. */
+  foreignDrops(): (ifname: string) => Blocker[] {
     const ruleset = this.#nft.list('ruleset') ?? [];
-    return findBlockers(ruleset, ifname, (table) => table.startsWith('sluice-'));
+    return (ifname) => findBlockers(ruleset, ifname, (table) => table.startsWith('sluice-'));
   }
 
   /** Interfaces by network id, of the networks that the host routes. */
