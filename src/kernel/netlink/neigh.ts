@@ -3,7 +3,7 @@ import type { Neighbour, Netlink } from '../../contracts/kernel.ts';
 import { SluiceError } from '../../errors.ts';
 import { familyOf, fromBytes, macFromBytes, macToBytes, toBytes } from '../../model/ip.ts';
 import { errnoOf } from '../libc.ts';
-import { attr, attrs, NLM_F, u32 } from './message.ts';
+import { attr, attrs, NLM_F, u32, zeroed } from './message.ts';
 import type { NetlinkSocket, Request } from './socket.ts';
 
 type NeighbourSpec = Parameters<Netlink['ensureNeighbours']>[0][number];
@@ -22,7 +22,7 @@ export const ABSENT: readonly number[] = [2, 3, 19];
 
 /** struct ndmsg */
 export function neighbourHeader(family: number, link: number, state = 0, flags = 0): Buffer {
-  const out = Buffer.alloc(12);
+  const out = zeroed(12);
   out[0] = family;
   out.writeInt32LE(link, 4);
   out.writeUInt16LE(state, 8);
