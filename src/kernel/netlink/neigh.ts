@@ -1,6 +1,7 @@
 /** Neighbours over rtnetlink. By hand: `ip neigh`. */
 import type { Neighbour, Netlink } from '../../contracts/kernel.ts';
 import { SluiceError } from '../../errors.ts';
+import { kernelErrors } from '../../metrics.ts';
 import { familyOf, fromBytes, macFromBytes, macToBytes, toBytes } from '../../model/ip.ts';
 import { errnoOf } from '../libc.ts';
 import { attr, attrs, NLM_F, u32, zeroed } from './message.ts';
@@ -35,6 +36,7 @@ export function throwFirst(results: readonly (SluiceError | null)[], forgiven: r
   const refused = results.filter((error) => error !== null && !forgiven.includes(errnoOf(error)));
   const [first] = refused;
   if (!first) return;
+  kernelErrors.inc({ subsystem: 'netlink', op: 'batch' }, refused.length);
   if (refused.length === 1) throw first;
   throw new SluiceError(first.code, `${first.message}; ${refused.length} of ${results.length} were refused`, {
     ...first.details,

@@ -3,7 +3,7 @@
  * synchronous and needs no event loop. Extended acknowledgements and strict dumps are on.
  */
 import type { SluiceError } from '../../errors.ts';
-import { timed } from '../../metrics.ts';
+import { kernelErrors, timed } from '../../metrics.ts';
 import { check, errnoOf, kernelError, lastErrno, libc, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET } from '../libc.ts';
 import {
   askAcknowledgement,
@@ -48,7 +48,7 @@ export const NETLINK_NETFILTER = 12;
 export const NETLINK_GENERIC = 16;
 
 /** struct sockaddr_nl of the kernel, and of a socket that lets the kernel choose its port. */
-export const NETLINK_ADDRESS = Buffer.alloc(12);
+const NETLINK_ADDRESS = Buffer.alloc(12);
 NETLINK_ADDRESS.writeUInt16LE(AF_NETLINK, 0);
 const ON = u32(1);
 
@@ -94,14 +94,12 @@ export class NetlinkSocket implements Disposable {
 
   /** One change; fails with the kernel's answer. */
   change(request: Request): void {
-    const [error] = this.batch([request]);
-    if (error) throw error;
+    this.#only(request, []);
   }
 
   /** One removal; what is absent by one of these errno is removed. */
   remove(request: Request, absent: readonly number[]): void {
-    const [error] = this.batch([request]);
-    if (error && !absent.includes(errnoOf(error))) throw error;
+    this.#only(request, absent);
   }
 
   /** Many changes, as few sends as fit; an entry is null where the change succeeded. Later ones are done although an earlier one failed. */
@@ -169,6 +167,13 @@ export class NetlinkSocket implements Disposable {
     if (this.#closed) return;
     this.#closed = true;
     libc.close(this.#fd);
+  }
+
+  #only(request: Request, forgiven: readonly number[]): void {
+    const [error] = this.batch([request]);
+    if (!error || forgiven.includes(errnoOf(error))) return;
+    kernelErrors.inc({ subsystem: this.#subsystem, op: 'change' });
+    throw error;
   }
 
   /** Null when it was interrupted. */
