@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { fault } from '../fault.ts';
 import { closeFd, mapInfo, mapLookup, mapUpdate } from '../kernel/bpf/bpf.ts';
 import { BpfObject, type MapDefinition } from '../kernel/bpf/object.ts';
-import { FLOW_MAPS, LAYOUT, LAYOUT_VALUE, NUMBER, OBJECTS } from './layout.ts';
+import { FLOW_MAPS, LAYOUT, LAYOUT_VALUE, NUMBER, OBJECTS } from './maps/layout.ts';
 import type { Pins } from './pins.ts';
 
 export interface Loaded {

@@ -16,7 +16,7 @@ import {
   programNameById,
 } from '../kernel/bpf/bpf.ts';
 import { type Direction, type TcHook, tcAttach, tcDetach, tcQuery } from '../kernel/bpf/tc.ts';
-import { STAGE, type Stage, VERDICT_PASS } from './layout.ts';
+import { STAGE, type Stage, VERDICT_PASS } from './maps/layout.ts';
 import type { Pins } from './pins.ts';
 
 /** Where each stage stands, and what its pins are called. */

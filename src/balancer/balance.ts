@@ -1,9 +1,8 @@
 /** Frontends, sets, slots and backends in their maps, written in an order that a reader may meet at any point. */
 import type { DataplaneBackend, DataplaneFrontend, Repair, SetCounters } from '../contracts/dataplane.ts';
-import { SluiceError } from '../errors.ts';
 import { fault } from '../fault.ts';
-import { canonicalAddress } from '../model/ip.ts';
-import { Counters } from './counters.ts';
+import { checkBackends, checkFrontend, type FrontendKey, frontendName } from './input.ts';
+import { Counters } from './maps/counters.ts';
 import {
   ALGORITHM_RANDOM,
   BACKEND,
@@ -16,28 +15,9 @@ import {
   SET_COUNTERS,
   SLOT,
   SLOT_KEY,
-} from './layout.ts';
+} from './maps/layout.ts';
+import { Table } from './maps/table.ts';
 import { planSlots } from './slots.ts';
-import { Table } from './table.ts';
-
-export type FrontendKey = Pick<DataplaneFrontend, 'view' | 'address' | 'port' | 'protocol'>;
-
-/** Names a frontend; port 0 stands for both protocols. */
-export const frontendName = ({ view, address, port, protocol }: FrontendKey): string =>
-  `${view}/${canonicalAddress(address)}/${port === 0 ? '*' : `${port}/${protocol}`}`;
-
-/** Fails with `request.invalid` on what no frontend can be. */
-export function checkFrontend(frontend: FrontendKey): void {
-  if (frontend.port !== 0 && !frontend.protocol)
-    throw new SluiceError('request.invalid', `frontend ${frontendName(frontend)} has a port but no protocol`, {
-      ...frontend,
-    });
-}
-
-export function checkBackends(set: number, backends: readonly DataplaneBackend[]): void {
-  if (set === 0 || backends.some(({ number }) => number === 0))
-    throw new SluiceError('internal', `set ${set}: the number 0 stands for none`, { set });
-}
 
 export class Balance {
   readonly #frontends: Table<{ addr: string; view: number; port: number; protocol: number }, { set: number }>;
@@ -151,19 +131,13 @@ export class Balance {
     const inSlots = this.#slots.mend();
     const inSets = this.#sets.mend();
     const inFrontends = this.#frontends.mend();
-    for (const { key, was } of inFrontends) if (was === 'foreign') this.#frontends.delete(key);
-    for (const { key, was } of inSets) {
-      if (was === 'foreign') this.#sets.delete(key);
-      backends.set(key.number, `the set's count was ${was}`);
-    }
-    for (const { key, was } of inSlots) {
-      if (was === 'foreign') this.#slots.delete(key);
-      backends.set(key.set, `slot ${key.index} was ${was}`);
-    }
-    for (const { key, was } of inBackends) {
-      if (was === 'foreign') this.#backends.delete(key);
-      backends.set(key.set, `backend ${key.number} was ${was}`);
-    }
+    this.#frontends.evict(inFrontends);
+    this.#sets.evict(inSets);
+    this.#slots.evict(inSlots);
+    this.#backends.evict(inBackends);
+    for (const { key, was } of inSets) backends.set(key.number, `the set's count was ${was}`);
+    for (const { key, was } of inSlots) backends.set(key.set, `slot ${key.index} was ${was}`);
+    for (const { key, was } of inBackends) backends.set(key.set, `backend ${key.number} was ${was}`);
     return [
       ...Array.from(backends, ([set, what]): Repair => ({ object: 'backends', id: String(set), what })),
       ...inFrontends.map(({ key, was }): Repair => {

@@ -16,11 +16,12 @@ import { mapLookup, mapUpdate, probeTcx, programInfo } from '../kernel/bpf/bpf.t
 import type { Logger } from '../log.ts';
 import { adopt, type Loaded } from './adopt.ts';
 import { Attachments } from './attachments.ts';
-import { Balance, type FrontendKey } from './balance.ts';
+import { Balance } from './balance.ts';
 import { Flows } from './flows.ts';
 import { CgroupHooks } from './hooks.ts';
 import { Identity } from './identity.ts';
-import { NUMBER, STAGE } from './layout.ts';
+import type { FrontendKey } from './input.ts';
+import { NUMBER, STAGE } from './maps/layout.ts';
 import { Pins } from './pins.ts';
 
 export interface EbpfDataplaneOptions {

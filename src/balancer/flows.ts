@@ -6,7 +6,7 @@ import type { DataplaneBackend } from '../contracts/dataplane.ts';
 import type { Namespace, SocketInfo, Sockets } from '../contracts/kernel.ts';
 import { mapLookup } from '../kernel/bpf/bpf.ts';
 import { canonicalAddress } from '../model/ip.ts';
-import { COOKIE, SOCKET_STATE, TRANSLATION, UDP_PEER } from './layout.ts';
+import { COOKIE, SOCKET_STATE, TRANSLATION, UDP_PEER } from './maps/layout.ts';
 
 const AT_TRANSLATIONS = SOCKET_STATE.offsets.translations!;
 const AT_SET = TRANSLATION.offsets.set!;

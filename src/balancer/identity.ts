@@ -1,9 +1,8 @@
 /** What a namespace cookie and an attachment number mean: small maps, upserted at each start, pruned after it. */
 import type { DataplaneEndpoint, DataplaneSandbox, EndpointCounters, Repair } from '../contracts/dataplane.ts';
-import { SluiceError } from '../errors.ts';
-import { isId } from '../model/id.ts';
 import { bitsOf, canonicalAddress, formatAddress, linkLocalOf, parseCidr } from '../model/ip.ts';
-import { Counters } from './counters.ts';
+import { checkId } from './input.ts';
+import { Counters } from './maps/counters.ts';
 import {
   ALLOWED_KEY,
   COOKIE,
@@ -16,8 +15,8 @@ import {
   NUMBER,
   RESOLVER,
   SANDBOX,
-} from './layout.ts';
-import { Table } from './table.ts';
+} from './maps/layout.ts';
+import { Table } from './maps/table.ts';
 
 interface AllowedKey {
   readonly prefixlen: number;
@@ -42,10 +41,6 @@ export function allowedKeys({ number, addresses, allow }: DataplaneEndpoint): Al
 }
 
 const allowedName = ({ prefixlen, addr }: AllowedKey): string => `${addr}/${prefixlen}`;
-
-export function checkId(what: string, id: string): void {
-  if (!isId(id)) throw new SluiceError('internal', `${what} ${id}: an id has 64 hex digits`, { id });
-}
 
 export class Identity {
   readonly #sandboxes: Table<{ cookie: bigint }, { view: number; number: number; id: string }>;
@@ -196,23 +191,21 @@ export class Identity {
     const byNumber = new Map<number, { object: 'sandbox' | 'endpoint'; id: string }>();
     for (const [, { number, id }] of this.#sandboxes.entries()) byNumber.set(number, { object: 'sandbox', id });
     for (const [id, number] of this.#numbers) byNumber.set(number, { object: 'endpoint', id });
-    const report = (number: number, what: string): void => {
-      repairs.push({ ...(byNumber.get(number) ?? { object: 'endpoint', id: String(number) }), what });
+    const report = (number: number, what: string, object: 'sandbox' | 'endpoint' = 'endpoint'): void => {
+      repairs.push({ ...(byNumber.get(number) ?? { object, id: String(number) }), what });
     };
-    for (const { key, was } of this.#allowed.mend()) {
-      if (was === 'foreign') this.#allowed.delete(key);
-      report(key.attachment, `allowed address ${key.addr} was ${was}`);
-    }
-    for (const { key, was } of this.#endpoints.mend()) {
-      if (was === 'foreign') this.#endpoints.delete(key);
-      report(key.number, `its identity was ${was}`);
-    }
-    for (const { key, was } of this.#resolvers.mend()) {
-      if (was === 'foreign') this.#resolvers.delete(key);
-      report(key.number, `its resolver was ${was}`);
-    }
-    for (const { key, was } of this.#sandboxes.mend()) {
-      if (was === 'foreign') this.#sandboxes.delete(key);
+    const inAllowed = this.#allowed.mend();
+    const inEndpoints = this.#endpoints.mend();
+    const inResolvers = this.#resolvers.mend();
+    const inSandboxes = this.#sandboxes.mend();
+    this.#allowed.evict(inAllowed);
+    this.#endpoints.evict(inEndpoints);
+    this.#resolvers.evict(inResolvers);
+    this.#sandboxes.evict(inSandboxes);
+    for (const { key, was } of inAllowed) report(key.attachment, `allowed address ${key.addr} was ${was}`);
+    for (const { key, was } of inEndpoints) report(key.number, `its identity was ${was}`);
+    for (const { key, was } of inResolvers) report(key.number, `its resolver was ${was}`, 'sandbox');
+    for (const { key, was } of inSandboxes) {
       const id = this.#sandboxes.get(key)?.id ?? `cookie ${key.cookie}`;
       repairs.push({ object: 'sandbox', id, what: `its identity was ${was}` });
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * What the data plane keeps in maps, and the numbers that the programs and src/balancer/layout.ts share. Every structure is
+ * What the data plane keeps in maps, and the numbers that the programs and src/balancer/maps/layout.ts share. Every structure is
  * laid out without holes and is compared with the TypeScript side through the objects' BTF (test/kernel/dataplane-layout).
  * Configuration structures may change together with LAYOUT; flow structures (per socket) only grow into their spare bytes.
  */

@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import * as layout from '../../src/balancer/layout.ts';
+import * as layout from '../../src/balancer/maps/layout.ts';
 import { BpfObject } from '../../src/kernel/bpf/object.ts';
 
 const root = join(import.meta.dirname, '../..');

@@ -1,5 +1,5 @@
 /** Fixed layouts in little-endian bytes, without holes: what src/bpf/structs.h declares, one field after the other. */
-import { fromBytes, macFromBytes, macToBytes, toBytes16 } from '../model/ip.ts';
+import { fromBytes, macFromBytes, macToBytes, toBytes16 } from '../../model/ip.ts';
 
 export interface Field<T> {
   readonly size: number;

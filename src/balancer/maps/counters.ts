@@ -8,7 +8,7 @@ import {
   mapUpdate,
   possibleCpus,
   valueBytes,
-} from '../kernel/bpf/bpf.ts';
+} from '../../kernel/bpf/bpf.ts';
 import { NUMBER } from './layout.ts';
 import type { Struct } from './struct.ts';
 

@@ -2,11 +2,13 @@
  * A pinned map and what we know it to hold: read once at the start, written through. So an entry that is right costs no system
  * call, and an audit can tell what somebody else changed.
  */
-import { mapDelete, mapEntries, mapUpdate } from '../kernel/bpf/bpf.ts';
+import { mapDelete, mapEntries, mapUpdate } from '../../kernel/bpf/bpf.ts';
 import type { Struct } from './struct.ts';
 
 export interface Drift<K> {
   readonly key: K;
+  /** As it stands in the map: a foreign key need not be one that we would write. */
+  readonly bytes: Buffer;
   readonly was: 'missing' | 'changed' | 'foreign';
 }
 
@@ -65,7 +67,7 @@ export class Table<K, V> {
       yield [this.#key.decode(Buffer.from(name, 'latin1')), this.#value.decode(value)];
   }
 
-  /** Makes the map hold what it should: entries missing or changed are written again. Returns them, and foreign ones. */
+  /** Makes the map hold what it should: entries missing or changed are written again. Returns them, and foreign ones, which stay. */
   mend(): Drift<K>[] {
     const drifts: Drift<K>[] = [];
     const missing = new Set(this.#held.keys());
@@ -74,14 +76,20 @@ export class Table<K, V> {
       const held = this.#held.get(name);
       missing.delete(name);
       if (held?.equals(value)) continue;
-      if (held) mapUpdate(this.#fd, keyBytes, held);
-      drifts.push({ key: this.#key.decode(Buffer.from(keyBytes)), was: held ? 'changed' : 'foreign' });
+      const bytes = Buffer.from(keyBytes);
+      if (held) mapUpdate(this.#fd, bytes, held);
+      drifts.push({ key: this.#key.decode(bytes), bytes, was: held ? 'changed' : 'foreign' });
     }
     for (const name of missing) {
-      const keyBytes = Buffer.from(name, 'latin1');
-      mapUpdate(this.#fd, keyBytes, this.#held.get(name)!);
-      drifts.push({ key: this.#key.decode(keyBytes), was: 'missing' });
+      const bytes = Buffer.from(name, 'latin1');
+      mapUpdate(this.#fd, bytes, this.#held.get(name)!);
+      drifts.push({ key: this.#key.decode(bytes), bytes, was: 'missing' });
     }
     return drifts;
+  }
+
+  /** Deletes what `mend` found foreign. */
+  evict(drifts: readonly Drift<K>[]): void {
+    for (const { bytes, was } of drifts) if (was === 'foreign') mapDelete(this.#fd, bytes);
   }
 }
