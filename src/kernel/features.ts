@@ -1,9 +1,8 @@
 /** What this kernel can do, found by trying, never by its version. Tries that make something make it in a namespace that is thrown away. */
 import { closeSync, openSync } from 'node:fs';
 import { arch, release } from 'node:os';
-import koffi from 'koffi';
 import type { Cgroups, Features } from '../contracts/kernel.ts';
-import { errnoOf, lastErrno, libc } from './libc.ts';
+import { addressOf, errnoOf, lastErrno, libc } from './libc.ts';
 import { attr, NLM_F, nest, text } from './netlink/message.ts';
 import {
   NETLINK_GENERIC,
@@ -182,8 +181,8 @@ function loadsCookieProgram(): boolean {
   const attributes = Buffer.alloc(BPF_ATTR_BYTES);
   attributes.writeUInt32LE(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, 0);
   attributes.writeUInt32LE(3, 4);
-  attributes.writeBigUInt64LE(koffi.address(program), 8);
-  attributes.writeBigUInt64LE(koffi.address(license), 16);
+  attributes.writeBigUInt64LE(addressOf(program), 8);
+  attributes.writeBigUInt64LE(addressOf(license), 16);
   // expected_attach_type
   attributes.writeUInt32LE(BPF_CGROUP_INET4_CONNECT, 68);
   const fd = Number(libc.bpf(BPF_SYSCALL, BPF_PROG_LOAD, attributes, 72));

@@ -42,7 +42,7 @@ export const SOL_SOCKET = 1;
 
 const names = new Map<number, string>(Object.entries(constants.errno).map(([name, number]) => [number, name]));
 // Linux's own, where libuv's table has another name for the number or none.
-names.set(95, 'EOPNOTSUPP').set(524, 'ENOTSUPP');
+names.set(11, 'EAGAIN').set(35, 'EDEADLK').set(95, 'EOPNOTSUPP').set(524, 'ENOTSUPP');
 
 export const errnoName = (errno: number): string => names.get(errno) ?? `errno ${errno}`;
 
@@ -78,6 +78,9 @@ export function fsError(error: unknown, what: string, message = ''): SluiceError
 /** The errno of a `kernel.*` error, 0 for anything else. */
 export const errnoOf = (error: unknown): number =>
   error instanceof SluiceError && typeof error.details.errno === 'number' ? error.details.errno : 0;
+
+/** Where a buffer lies, for structures that hold pointers. The buffer must outlive the call that reads them. */
+export const addressOf = (buffer: Uint8Array): bigint => koffi.address(buffer);
 
 export const lastErrno = (): number => koffi.errno();
 

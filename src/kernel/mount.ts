@@ -9,6 +9,7 @@ import { check, fsError, kernelError, lastErrno, libc } from './libc.ts';
 
 const MS_BIND = 0x1000;
 const MS_REC = 0x4000;
+const MS_PRIVATE = 1 << 18;
 const MS_SHARED = 1 << 20;
 const MNT_DETACH = 2;
 const ENOENT = 2;
@@ -65,8 +66,10 @@ export function shareDirectory(dir: string): void {
   // Two at once would mount it twice, and one's namespaces would lie under the other's mount.
   locked(dir, () => {
     if (makeShared(dir)) return;
+    // With what is mounted in it already. Private first: below a mount that is shared itself, ours would be one of its peers, and
+    // everything in it be mounted twice.
     check(libc.mount(dir, dir, 'none', MS_BIND | MS_REC, null), `bind ${dir} on itself`);
-    check(libc.mount('', dir, 'none', MS_SHARED | MS_REC, null), `share ${dir}`);
+    for (const flag of [MS_PRIVATE, MS_SHARED]) check(libc.mount('', dir, 'none', flag | MS_REC, null), `share ${dir}`);
   });
 }
 

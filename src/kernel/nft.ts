@@ -4,7 +4,7 @@
  */
 import koffi from 'koffi';
 import type { Namespace, Nft } from '../contracts/kernel.ts';
-import { type ErrorCode, SluiceError } from '../errors.ts';
+import { type ErrorCode, isSluiceError, SluiceError } from '../errors.ts';
 import { timed } from '../metrics.ts';
 
 interface Library {
@@ -66,17 +66,19 @@ class NftContext implements Nft {
   }
 
   apply(ruleset: string): void {
-    const { failed, error } = timed('nft', 'apply', () => this.#run(ruleset));
-    if (failed) throw this.#error(ruleset, error);
+    timed('nft', 'apply', () => this.#run(ruleset));
   }
 
   list(what: string): readonly Record<string, unknown>[] | null {
-    const { failed, output, error } = timed('nft', 'list', () => this.#run(`list ${what}`));
-    if (failed) {
-      const refused = this.#error(`list ${what}`, error);
-      if (refused.code === 'kernel.notfound') return null;
-      throw refused;
-    }
+    const output = timed('nft', 'list', () => {
+      try {
+        return this.#run(`list ${what}`);
+      } catch (error) {
+        if (isSluiceError(error, 'kernel.notfound')) return null;
+        throw error;
+      }
+    });
+    if (output === null) return null;
     const { nftables } = JSON.parse(output) as { nftables: Record<string, unknown>[] };
     return nftables.filter((object) => !('metainfo' in object));
   }
@@ -102,25 +104,23 @@ class NftContext implements Nft {
     return context;
   }
 
-  #run(commands: string): { failed: boolean; output: string; error: string } {
-    if (!this.#context)
-      throw new SluiceError('kernel.failed', `nft "${commands.slice(0, 120)}": the context was closed`);
+  /** What nft printed. */
+  #run(commands: string): string {
+    const context = this.#context;
+    if (!context) throw refusal(commands, 'the context was closed');
     // Inside again: names of interfaces are resolved in the thread's namespace, not the socket's.
-    const status = this.#namespace.run(() => this.#lib.run(this.#context, commands));
-    return {
-      failed: status !== 0,
-      output: this.#lib.output(this.#context) ?? '',
-      error: this.#lib.error(this.#context) ?? '',
-    };
+    const status = this.#namespace.run(() => this.#lib.run(context, commands));
+    if (status !== 0) throw refusal(commands, this.#lib.error(context) ?? '');
+    return this.#lib.output(context) ?? '';
   }
+}
 
-  #error(commands: string, words: string): SluiceError {
-    const first = commands.trim().split('\n')[0]!.slice(0, 120);
-    const said = words.trim();
-    const code = CODES.find(([sign]) => said.includes(sign))?.[1] ?? 'kernel.failed';
-    const short = said.split('\n').slice(0, 4).join(' | ') || 'refused without a reason';
-    return new SluiceError(code, `nft "${first}": ${short}`, { nft: said });
-  }
+function refusal(commands: string, words: string): SluiceError {
+  const first = commands.trim().split('\n')[0]!.slice(0, 120);
+  const said = words.trim();
+  const code = CODES.find(([sign]) => said.includes(sign))?.[1] ?? 'kernel.failed';
+  const short = said.split('\n').slice(0, 4).join(' | ') || 'refused without a reason';
+  return new SluiceError(code, `nft "${first}": ${short}`, { nft: said });
 }
 
 export const openNft = (namespace: Namespace): Nft => new NftContext(namespace);

@@ -7,7 +7,7 @@ import { systemClock } from '../clock.ts';
 import { check, libc } from './libc.ts';
 
 /** libuv's poll, as koffi gives it. The callback is called with (status, events); its index.d.ts says (events). */
-export interface PollHandle {
+interface PollHandle {
   start(options: { readonly readable: boolean }, callback: (status: number) => void): void;
   close(): void;
 }

@@ -15,15 +15,25 @@ const BITS = { 4: 32, 6: 128 } as const;
 export const familyOf = (text: string): Family => (text.includes(':') ? 6 : 4);
 export const bitsOf = (family: Family): number => BITS[family];
 
-function parse4(text: string): bigint | null {
-  const parts = text.split('.');
-  if (parts.length !== 4) return null;
-  let value = 0n;
-  for (const part of parts) {
-    if (!/^(0|[1-9]\d{0,2})$/.test(part) || Number(part) > 255) return null;
-    value = (value << 8n) | BigInt(part);
+/** Unsigned 32 bits; by hand, because tables of thousands of addresses pass here. Leading zeros are refused: some read them as octal. */
+function parse4(text: string): number | null {
+  let value = 0;
+  let part = -1;
+  let dots = 0;
+  for (let at = 0; at <= text.length; at++) {
+    const digit = text.charCodeAt(at) - 48;
+    if (digit >= 0 && digit <= 9) {
+      if (part === 0) return null;
+      part = part < 0 ? digit : part * 10 + digit;
+      if (part > 255) return null;
+    } else {
+      if (part < 0 || (at < text.length && text[at] !== '.')) return null;
+      value = value * 256 + part;
+      part = -1;
+      if (at < text.length) dots++;
+    }
   }
-  return value;
+  return dots === 3 ? value : null;
 }
 
 function parse6(text: string): bigint | null {
@@ -32,7 +42,7 @@ function parse6(text: string): bigint | null {
   if (dotted) {
     const tail = parse4(dotted[2]!);
     if (tail === null) return null;
-    words = `${dotted[1]}${(tail >> 16n).toString(16)}:${(tail & 0xffffn).toString(16)}`;
+    words = `${dotted[1]}${(tail >>> 16).toString(16)}:${(tail & 0xffff).toString(16)}`;
   }
   const halves = words.split('::');
   if (halves.length > 2) return null;
@@ -50,7 +60,11 @@ function parse6(text: string): bigint | null {
 }
 
 /** An address as a number, null when it is none. Zone ids (`%eth0`) are not accepted. */
-export const tryParse = (text: string): bigint | null => (familyOf(text) === 6 ? parse6(text) : parse4(text));
+export function tryParse(text: string): bigint | null {
+  if (familyOf(text) === 6) return parse6(text);
+  const value = parse4(text);
+  return value === null ? null : BigInt(value);
+}
 
 export function parseAddress(text: string): { readonly family: Family; readonly value: bigint } {
   const value = tryParse(text);
@@ -131,23 +145,32 @@ export function toBytes16(address: string): Uint8Array {
 
 /** 4 or 16 bytes in network order. */
 export function toBytes(address: string): Uint8Array {
-  const bytes = toBytes16(address);
-  return familyOf(address) === 4 ? bytes.subarray(12) : bytes;
+  const value = parse4(address);
+  if (value === null) return toBytes16(address).subarray(familyOf(address) === 4 ? 12 : 0);
+  return Uint8Array.of(value >>> 24, value >>> 16, value >>> 8, value);
 }
 
 /** From 4 or 16 bytes; v4-mapped is IPv4 again. */
 export function fromBytes(bytes: Uint8Array): string {
+  if (bytes.length === 4) return bytes.join('.');
   let value = 0n;
   for (const byte of bytes) value = (value << 8n) | BigInt(byte);
-  if (bytes.length === 4) return formatAddress(4, value);
   return value >> 32n === 0xffffn ? formatAddress(4, value & 0xffffffffn) : formatAddress(6, value);
 }
 
 export const isMac = (text: string): boolean => /^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$/.test(text);
-export const macToBytes = (mac: string): Uint8Array =>
-  Uint8Array.from(mac.split(':'), (part) => Number.parseInt(part, 16));
-export const macFromBytes = (bytes: Uint8Array): string =>
-  Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':');
+export function macToBytes(mac: string): Uint8Array {
+  const out = new Uint8Array(6);
+  for (let i = 0; i < 6; i++) out[i] = Number.parseInt(mac.slice(3 * i, 3 * i + 2), 16);
+  return out;
+}
+
+const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'));
+export function macFromBytes(bytes: Uint8Array): string {
+  let text = '';
+  for (const byte of bytes) text += text === '' ? HEX[byte] : `:${HEX[byte]}`;
+  return text;
+}
 
 /** The link-local address that the kernel derives from a MAC (EUI-64, RFC 4291). */
 export function linkLocalOf(mac: string): string {

@@ -45,7 +45,7 @@ function header(index: number, flags = 0, change = 0): Buffer {
   return out;
 }
 
-export function parseLink({ data }: Pick<Message, 'data'>): Link {
+function parseLink({ data }: Pick<Message, 'data'>): Link {
   const found = attrs(data, 16);
   const info = attrs(found.get(IFLA.LINKINFO) ?? Buffer.alloc(0));
   const kind = readText(info.get(INFO.KIND));

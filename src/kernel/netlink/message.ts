@@ -28,9 +28,12 @@ export interface Message {
 
 const pad = (length: number): number => (length + 3) & ~3;
 
+/** From Node's pool: thousands of small buffers of their own are what a batch would spend its time on. */
+export const zeroed = (length: number): Buffer => Buffer.allocUnsafe(length).fill(0);
+
 /** `[type, value]`: one attribute, aligned. */
 export function attr(type: number, value: Uint8Array): Buffer {
-  const out = Buffer.alloc(pad(4 + value.length));
+  const out = zeroed(pad(4 + value.length));
   out.writeUInt16LE(4 + value.length, 0);
   out.writeUInt16LE(type, 2);
   out.set(value, 4);
@@ -44,17 +47,17 @@ export const plainNest = (type: number, ...children: readonly Uint8Array[]): Buf
 
 export const u8 = (value: number): Buffer => Buffer.from([value]);
 export function u16(value: number): Buffer {
-  const out = Buffer.alloc(2);
+  const out = Buffer.allocUnsafe(2);
   out.writeUInt16LE(value);
   return out;
 }
 export function u16be(value: number): Buffer {
-  const out = Buffer.alloc(2);
+  const out = Buffer.allocUnsafe(2);
   out.writeUInt16BE(value);
   return out;
 }
 export function u32(value: number): Buffer {
-  const out = Buffer.alloc(4);
+  const out = Buffer.allocUnsafe(4);
   out.writeUInt32LE(value >>> 0);
   return out;
 }
@@ -83,7 +86,7 @@ export function readText(value: Buffer | undefined): string {
 }
 
 export function frame(type: number, flags: number, seq: number, payload: Uint8Array): Buffer {
-  const out = Buffer.alloc(pad(16 + payload.length));
+  const out = zeroed(pad(16 + payload.length));
   out.writeUInt32LE(16 + payload.length, 0);
   out.writeUInt16LE(type, 4);
   out.writeUInt16LE(flags | NLM_F.REQUEST, 6);
@@ -91,6 +94,11 @@ export function frame(type: number, flags: number, seq: number, payload: Uint8Ar
   out.set(payload, 16);
   return out;
 }
+
+/** The kernel answers this framed request even when it succeeds. */
+export const askAcknowledgement = (framed: Buffer): void => {
+  framed.writeUInt16LE(framed.readUInt16LE(6) | NLM_F.ACK, 6);
+};
 
 /** Messages of one datagram. Their data are views of `buffer`: copy what must outlive the next receive. */
 export function* messages(buffer: Buffer, length: number): Generator<Message> {

@@ -1,9 +1,10 @@
 /** Neighbours over rtnetlink. By hand: `ip neigh`. */
 import type { Neighbour, Netlink } from '../../contracts/kernel.ts';
 import { SluiceError } from '../../errors.ts';
+import { kernelErrors } from '../../metrics.ts';
 import { familyOf, fromBytes, macFromBytes, macToBytes, toBytes } from '../../model/ip.ts';
 import { errnoOf } from '../libc.ts';
-import { attr, attrs, NLM_F, u32 } from './message.ts';
+import { attr, attrs, NLM_F, u32, zeroed } from './message.ts';
 import type { NetlinkSocket, Request } from './socket.ts';
 
 type NeighbourSpec = Parameters<Netlink['ensureNeighbours']>[0][number];
@@ -22,7 +23,7 @@ export const ABSENT: readonly number[] = [2, 3, 19];
 
 /** struct ndmsg */
 export function neighbourHeader(family: number, link: number, state = 0, flags = 0): Buffer {
-  const out = Buffer.alloc(12);
+  const out = zeroed(12);
   out[0] = family;
   out.writeInt32LE(link, 4);
   out.writeUInt16LE(state, 8);
@@ -35,6 +36,7 @@ export function throwFirst(results: readonly (SluiceError | null)[], forgiven: r
   const refused = results.filter((error) => error !== null && !forgiven.includes(errnoOf(error)));
   const [first] = refused;
   if (!first) return;
+  kernelErrors.inc({ subsystem: 'netlink', op: 'batch' }, refused.length);
   if (refused.length === 1) throw first;
   throw new SluiceError(first.code, `${first.message}; ${refused.length} of ${results.length} were refused`, {
     ...first.details,

@@ -3,9 +3,19 @@
  * synchronous and needs no event loop. Extended acknowledgements and strict dumps are on.
  */
 import type { SluiceError } from '../../errors.ts';
-import { timed } from '../../metrics.ts';
+import { kernelErrors, timed } from '../../metrics.ts';
 import { check, errnoOf, kernelError, lastErrno, libc, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET } from '../libc.ts';
-import { frame, type Message, messages, NLM_F, NLMSG_DONE, NLMSG_ERROR, readError, u32 } from './message.ts';
+import {
+  askAcknowledgement,
+  frame,
+  type Message,
+  messages,
+  NLM_F,
+  NLMSG_DONE,
+  NLMSG_ERROR,
+  readError,
+  u32,
+} from './message.ts';
 
 const AF_NETLINK = 16;
 const SOCK_RAW = 3;
@@ -24,9 +34,9 @@ const EAGAIN = 11;
 const ENODEV = 19;
 const EMSGSIZE = 90;
 
-/** Receive buffer: room for the acknowledgements of a full batch. */
+/** Receive buffer: room for the refusals of a full batch. */
 const RCVBUF_BYTES = 4 << 20;
-/** Requests in one send. Their acknowledgements, 1 KiB of kernel memory each, must fit the receive buffer. */
+/** Requests in one send. Should all be refused, their answers, 1 KiB of kernel memory each, must fit the receive buffer. */
 const BATCH_MAX = 1000;
 const BATCH_BYTES_MAX = 60_000;
 /** A dump that a change interrupted is begun anew this often. */
@@ -38,7 +48,7 @@ export const NETLINK_NETFILTER = 12;
 export const NETLINK_GENERIC = 16;
 
 /** struct sockaddr_nl of the kernel, and of a socket that lets the kernel choose its port. */
-export const NETLINK_ADDRESS = Buffer.alloc(12);
+const NETLINK_ADDRESS = Buffer.alloc(12);
 NETLINK_ADDRESS.writeUInt16LE(AF_NETLINK, 0);
 const ON = u32(1);
 
@@ -84,14 +94,12 @@ export class NetlinkSocket implements Disposable {
 
   /** One change; fails with the kernel's answer. */
   change(request: Request): void {
-    const [error] = this.batch([request]);
-    if (error) throw error;
+    this.#only(request, []);
   }
 
   /** One removal; what is absent by one of these errno is removed. */
   remove(request: Request, absent: readonly number[]): void {
-    const [error] = this.batch([request]);
-    if (error && !absent.includes(errnoOf(error))) throw error;
+    this.#only(request, absent);
   }
 
   /** Many changes, as few sends as fit; an entry is null where the change succeeded. Later ones are done although an earlier one failed. */
@@ -102,16 +110,17 @@ export class NetlinkSocket implements Disposable {
       const frames: Buffer[] = [];
       let bytes = 0;
       for (const { type, flags, payload } of requests.slice(results.length, results.length + BATCH_MAX)) {
-        const next = frame(type, flags | NLM_F.ACK, this.#seq, payload);
+        const next = frame(type, flags, this.#seq, payload);
         if (frames.length > 0 && bytes + next.length > BATCH_BYTES_MAX) break;
         frames.push(next);
         bytes += next.length;
         this.#seq++;
       }
+      askAcknowledgement(frames.at(-1)!);
       const chunk = requests.slice(results.length, results.length + frames.length);
       const answers = timed(this.#subsystem, chunk.length > 1 ? 'batch' : 'change', () => {
         this.#send(Buffer.concat(frames, bytes), chunk[0]!.what);
-        return this.#acknowledgements(first, chunk);
+        return this.#answers(first, chunk);
       });
       results.push(...answers);
     }
@@ -160,6 +169,13 @@ export class NetlinkSocket implements Disposable {
     libc.close(this.#fd);
   }
 
+  #only(request: Request, forgiven: readonly number[]): void {
+    const [error] = this.batch([request]);
+    if (!error || forgiven.includes(errnoOf(error))) return;
+    kernelErrors.inc({ subsystem: this.#subsystem, op: 'change' });
+    throw error;
+  }
+
   /** Null when it was interrupted. */
   #dumpOnce<T>({ type, flags, payload, what }: Request, parse: (message: Message) => T | undefined): T[] | null {
     const seq = this.#seq++;
@@ -190,19 +206,22 @@ export class NetlinkSocket implements Disposable {
       throw kernelError(lastErrno(), what);
   }
 
-  #acknowledgements(first: number, requests: readonly Request[]): (SluiceError | null)[] {
+  /**
+   * What became of the requests of one send. The kernel takes them in turn, tells every refusal, and success only of the last, which asked:
+   * an answer each would cost a receive each.
+   */
+  #answers(first: number, requests: readonly Request[]): (SluiceError | null)[] {
     const results = Array<SluiceError | null>(requests.length).fill(null);
-    let missing = requests.length;
-    while (missing > 0) {
-      for (const message of this.#receive(requests[0]!.what)) {
+    const last = requests.length - 1;
+    for (;;) {
+      for (const message of this.#receive(requests[last]!.what)) {
         const index = message.seq - first;
-        if (message.type !== NLMSG_ERROR || index < 0 || index >= requests.length) continue;
-        missing--;
+        if (message.type !== NLMSG_ERROR || index < 0 || index > last) continue;
         const { errno, words } = readError(message);
         if (errno) results[index] = kernelError(errno, requests[index]!.what, words);
+        if (index === last) return results;
       }
     }
-    return results;
   }
 
   /** Views of the one receive buffer, good until the next receive. */
