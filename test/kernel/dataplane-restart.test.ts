@@ -398,7 +398,7 @@ describe('maps of another layout', () => {
     for (const name of Object.keys(before).filter((one) => one.startsWith('links/')))
       expect([name, after[name]]).toEqual([name, before[name]]);
     // Sockets keep what is known of them.
-    for (const name of ['maps/sockets', 'maps/udp_peers']) expect(after[name]).toBe(before[name]);
+    for (const name of ['maps/peers', 'maps/peers_overflow', 'maps/datagrams']) expect(after[name]).toBe(before[name]);
     const each = backends().map((backend) => plane.connections(backend, [client.namespace]));
     expect(each.reduce((a, b) => a + b)).toBeGreaterThanOrEqual(1);
     expect(plane.audit()).toEqual([]);
