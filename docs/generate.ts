@@ -5,9 +5,11 @@ import { COMMON_CODES, REF_CODES, WAIT_CODES, WRITE_CODES } from '../src/api/err
 import type { Scrape } from '../src/api/metrics.ts';
 import { describeApi } from '../src/api/openapi.ts';
 import { createApi } from '../src/api/server.ts';
+import { tree } from '../src/cli/tree.ts';
 import { systemClock } from '../src/clock.ts';
 import { ERROR_CODES } from '../src/errors.ts';
 import { createLogger } from '../src/log.ts';
+import { cliReference } from './cli.ts';
 
 const folder = join(import.meta.dirname, 'generated');
 
@@ -130,16 +132,17 @@ export function apiReference(document: Document): string {
 }
 
 /** Name below docs/generated → content. */
-export function references(): ReadonlyMap<string, string> {
+export async function references(): Promise<ReadonlyMap<string, string>> {
   return new Map([
     ['errors.md', errorReference()],
     ['api.md', apiReference(openApi())],
+    ['cli.md', await cliReference(tree)],
   ]);
 }
 
 if (import.meta.main) {
   mkdirSync(folder, { recursive: true });
-  for (const [name, content] of references()) {
+  for (const [name, content] of await references()) {
     writeFileSync(join(folder, name), content);
     process.stdout.write(`wrote ${join(folder, name)}\n`);
   }

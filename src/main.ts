@@ -37,7 +37,8 @@ import { statusPrefix } from './model/keys.ts';
 import { cgroupName } from './model/mark.ts';
 import type { Status } from './model/object.ts';
 import { lockState } from './store/lock.ts';
-import { createMemoryStore, openSqliteStore } from './store/sqlite.ts';
+import { createMemoryStore } from './store/memory.ts';
+import { openSqliteStore } from './store/sqlite.ts';
 
 /** The built-in drivers: one visible table, no registration on import. */
 const DRIVERS: Readonly<Record<string, DriverFactory>> = { bridge: createBridge, host: createHost, none: createNone };
@@ -67,6 +68,10 @@ async function main(): Promise<void> {
   kernel.ensureBpffs(config.bpffs);
   const cgroupRoot = config.cgroupRoot ?? kernel.cgroups.mount;
   const cgroupBase = join(cgroupRoot, cgroupName(config.instance));
+  // For sluice-off, which finds there what this daemon had from flags and environment, also after its death.
+  const { instance, runDir, stateDir, bpffs } = config;
+  const settings = { instance, runDir, stateDir, bpffs, cgroupRoot };
+  writeFileSync(join(runDir, 'settings.json'), `${JSON.stringify(settings, null, 2)}\n`);
   kernel.cgroups.ensure(cgroupBase);
   const dataplane = createEbpfDataplane({
     kernel,
@@ -78,7 +83,7 @@ async function main(): Promise<void> {
   });
   await dataplane.start();
 
-  const names = createNameServer({ kernel, clock, logger, resolvers: config.dns.length > 0 ? config.dns : undefined });
+  const names = createNameServer({ clock, logger, resolvers: config.dns });
   const drivers = await loadDrivers({ instance: config.instance, kernel }, config.plugins, clock);
   const ipams = new Map([['default', createIpam({ store, clock, pools: config.defaultAddressPools })]]);
   const registryOfDrivers = {
@@ -192,8 +197,10 @@ async function main(): Promise<void> {
     process.exit(0);
   };
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => void stop(signal));
-  process.on('SIGUSR2', () => (globalThis as { gc?: () => void }).gc?.());
+  // With --expose-gc: a collection that also gives memory back, so that what is measured is what is needed.
+  process.on('SIGUSR2', () => globalThis.gc?.({ type: 'major', execution: 'sync', flavor: 'last-resort' }));
   names.onResolversChange(() => controllers.resolversChanged());
+  names.onPortChange((id) => controllers.sandboxChanged(id));
   await controllers.start();
 }
 
@@ -222,7 +229,7 @@ function readFlags(): Record<string, unknown> {
     SETTING_NAMES.flatMap((key) => [key, dashed(key)].map((name) => [name, { type: 'string' as const }])),
   );
   try {
-    const { values } = parseArgs({
+    const { values }: { values: Record<string, string | boolean | undefined> } = parseArgs({
       options: { ...options, version: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
       strict: true,
     });

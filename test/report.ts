@@ -7,6 +7,8 @@ export interface TestRecord {
   /** The reason of a skip, the first message of a failure. */
   readonly why?: string;
   readonly ms?: number;
+  /** Not a test but a file that did not load or a `beforeAll` that failed: the tests under it did not run. */
+  readonly setup?: boolean;
 }
 
 /** Fewest tests (passed or skipped) that each suite has. */
@@ -50,12 +52,17 @@ export function judgeSuite(
 ): Verdict {
   const complaints: string[] = [];
   const reasons = new Map<string, number>();
+  const broken = new Set(tests.filter(({ setup }) => setup).map(({ file }) => file));
+  const unrun = new Map<string, number>();
   let [passed, failed, skipped] = [0, 0, 0];
   for (const test of tests) {
     if (test.state === 'passed') passed++;
     else if (test.state === 'failed') {
       failed++;
       complaints.push(`${test.file} > ${test.name}: ${(test.why ?? 'failed').split('\n')[0]}`);
+    } else if (!test.why && broken.has(test.file)) {
+      failed++;
+      unrun.set(test.file, (unrun.get(test.file) ?? 0) + 1);
     } else {
       skipped++;
       const wrong = judgeSkip(test.why, kernel, features);
@@ -66,6 +73,7 @@ export function judgeSuite(
       }
     }
   }
+  for (const [file, count] of unrun) complaints.push(`${file}: ${count} tests did not run`);
   if (floor !== null && passed + skipped < floor) {
     failed++;
     complaints.push(

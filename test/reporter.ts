@@ -8,10 +8,12 @@ export default class RecordReporter implements Reporter {
     const tests: TestRecord[] = [];
     for (const module of modules) {
       const file = module.relativeModuleId;
-      // A file that does not load has no tests: it counts as one that failed.
-      for (const error of module.errors()) {
-        tests.push({ file, name: '(the file itself)', state: 'failed', why: error.message });
-      }
+      const broken = (name: string, errors: readonly { readonly message: string }[]): void => {
+        for (const error of errors) tests.push({ file, name, state: 'failed', why: error.message, setup: true });
+      };
+      broken('(the file itself)', module.errors());
+      for (const suite of module.children.allSuites())
+        broken(`${suite.fullName} (before or after its tests)`, suite.errors());
       for (const test of module.children.allTests()) {
         const result = test.result();
         const state = result.state === 'pending' ? 'skipped' : result.state;

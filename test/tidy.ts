@@ -25,7 +25,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'src/api': ['src/contracts', 'src/desired'],
   'src/client': [],
   'src/lab': ['src/client', 'src/kernel'],
-  'src/load': ['src/client', 'src/kernel'],
+  'src/load': ['src/client', 'src/lab', 'src/kernel'],
   'src/cli': ['src/client', 'src/lab', 'src/load'],
   plugins: ['src/contracts', 'src/kernel'],
   runtime: ['src/contracts', 'src/kernel'],

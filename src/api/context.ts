@@ -4,14 +4,23 @@ import { type OpenAPIHono, z } from '@hono/zod-openapi';
 import type { Context } from 'hono';
 import type { Clock } from '../clock.ts';
 import type { Store } from '../contracts/store.ts';
+import type { Desired } from '../desired/desired.ts';
 import type { Logger } from '../log.ts';
 import type { SystemReport } from '../model/answer.ts';
 import type { Obj } from '../model/object.ts';
 import type { View } from '../model/request.ts';
 import { name, ref } from '../model/schema.ts';
-import type { DesiredState } from './desired.ts';
 import type { Scrape } from './metrics.ts';
 import type { Target, Waits } from './wait.ts';
+
+/** What the API needs of src/desired. A `ref` is a name, an id or the beginning of one. */
+export interface DesiredState {
+  readonly networks: Pick<Desired['networks'], 'put' | 'get' | 'list' | 'remove' | 'prune'>;
+  readonly sandboxes: Pick<Desired['sandboxes'], 'put' | 'get' | 'list' | 'remove'>;
+  readonly endpoints: Pick<Desired['endpoints'], 'connect' | 'disconnect' | 'get' | 'list'>;
+  readonly services: Pick<Desired['services'], 'put' | 'update' | 'get' | 'list' | 'remove'>;
+  readonly statuses: Pick<Desired['statuses'], 'view'>;
+}
 
 export interface ApiOptions {
   readonly desired: DesiredState;
@@ -120,9 +129,10 @@ export async function removed<O extends Obj>(
   c: Context,
   objects: readonly O[],
   ms: number,
+  targets: () => Promise<readonly Target[]> = async () => objects,
 ): Promise<{ readonly views: View<O>[]; readonly status: 200 | 202 }> {
   const last = await views(api, objects);
   if (ms === 0) return { views: last, status: 202 };
-  await api.waits.gone(objects, ms, c.req.raw.signal);
+  await api.waits.gone(await targets(), ms, c.req.raw.signal);
   return { views: last, status: 200 };
 }

@@ -54,7 +54,6 @@ const put = createRoute({
       ...WRITE_CODES,
       ...WAIT_CODES,
       'object.exists',
-      'network.builtin',
       'network.overlap',
       'pool.exhausted',
       'address.outside',

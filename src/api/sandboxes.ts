@@ -1,5 +1,6 @@
 /** /v1/sandboxes, and their attachment to networks */
 import { createRoute, z } from '@hono/zod-openapi';
+import type { Sandbox } from '../model/sandbox.ts';
 import { connectRequest, endpointView, listOf, ref, sandboxRequest, sandboxView } from '../model/schema.ts';
 import {
   type Api,
@@ -21,7 +22,7 @@ import { errorResponses, REF_CODES, WAIT_CODES, WRITE_CODES } from './errors.ts'
 import type { Target } from './wait.ts';
 
 const tags = ['sandboxes'];
-const ADDRESS_CODES = ['address.outside', 'object.exists', 'object.inuse'] as const;
+const JOIN_CODES = ['object.exists', 'address.outside', 'network.overlap'] as const;
 
 const list = createRoute({
   method: 'get',
@@ -45,14 +46,16 @@ const put = createRoute({
   method: 'put',
   path: '/v1/sandboxes/{name}',
   operationId: 'putSandbox',
-  summary: 'Creates a sandbox with its endpoints, or changes what may change',
-  description: 'Idempotent. With `wait`, also its endpoints are waited for.',
+  summary: 'Creates a sandbox with its endpoints',
+  description:
+    'Idempotent; a sandbox that exists with another namespace, host name or network is `object.exists`. With `wait`, also ' +
+    'its endpoints are waited for.',
   tags,
   request: { params: nameParam, query: waitQuery, headers: createOnlyHeader, body: jsonBody(sandboxRequest) },
   responses: {
     200: json(sandboxView, 'It was there'),
     201: json(sandboxView, 'It was created'),
-    ...errorResponses(...REF_CODES, ...WRITE_CODES, ...WAIT_CODES, ...ADDRESS_CODES),
+    ...errorResponses(...REF_CODES, ...WRITE_CODES, ...WAIT_CODES, ...JOIN_CODES),
   },
 });
 const remove = createRoute({
@@ -84,7 +87,7 @@ const connect = createRoute({
   responses: {
     200: json(endpointView, 'The endpoint was there'),
     201: json(endpointView, 'The endpoint was created'),
-    ...errorResponses(...REF_CODES, ...WRITE_CODES, ...WAIT_CODES, ...ADDRESS_CODES, 'network.overlap'),
+    ...errorResponses(...REF_CODES, ...WRITE_CODES, ...WAIT_CODES, ...JOIN_CODES),
   },
 });
 const disconnect = createRoute({
@@ -97,12 +100,16 @@ const disconnect = createRoute({
   responses: {
     200: json(endpointView, 'The endpoint is gone; as it was'),
     202: json(endpointView, 'Its removal has begun'),
-    ...errorResponses(...REF_CODES, ...WRITE_CODES, ...WAIT_CODES, 'object.inuse'),
+    ...errorResponses(...REF_CODES, ...WRITE_CODES, ...WAIT_CODES),
   },
 });
 
 export function sandboxes(app: ApiApp, api: Api): void {
   const { sandboxes, endpoints } = api.desired;
+  const withEndpoints = async (sandbox: Sandbox, removing: boolean): Promise<Target[]> => {
+    const own = (await endpoints.list()).filter(({ spec }) => spec.sandbox === sandbox.id);
+    return [sandbox, ...own.filter((endpoint) => (endpoint.removing ?? false) === removing)];
+  };
   app.openapi(list, async (c) => c.json({ items: await views(api, await sandboxes.list()) }, 200));
   app.openapi(get, async (c) => {
     const sandbox = await sandboxes.get(c.req.valid('param').name);
@@ -112,18 +119,16 @@ export function sandboxes(app: ApiApp, api: Api): void {
     const create = c.req.valid('header')['if-none-match'] === '*';
     const options = { create, actor: api.actor(c) };
     const { object, created } = await sandboxes.put(c.req.valid('param').name, c.req.valid('json'), options);
-    const withEndpoints = async (): Promise<Target[]> => {
-      const all = await endpoints.list();
-      return [object, ...all.filter((endpoint) => endpoint.spec.sandbox === object.id && !endpoint.removing)];
-    };
-    const view = await written(api, c, object, waitMs(c.req.valid('query')), sandboxes.get, withEndpoints);
+    const targets = () => withEndpoints(object, false);
+    const view = await written(api, c, object, waitMs(c.req.valid('query')), sandboxes.get, targets);
     return c.json(view, created ? 201 : 200);
   });
   app.openapi(remove, async (c) => {
     const query = c.req.valid('query');
     const options = { force: query.force === 'true', actor: api.actor(c) };
     const sandbox = await sandboxes.remove(c.req.valid('param').name, options);
-    const { views, status } = await removed(api, c, [sandbox], waitMs(query));
+    // An endpoint that cannot be taken apart is why its sandbox stays: the caller is told that cause.
+    const { views, status } = await removed(api, c, [sandbox], waitMs(query), () => withEndpoints(sandbox, true));
     return c.json(views[0]!, status);
   });
   app.openapi(connect, async (c) => {

@@ -59,8 +59,9 @@ function observe(clock: Clock, logger: Logger, actor: Api['actor']): MiddlewareH
       seconds,
     );
     const reads = c.req.method === 'GET' || c.req.method === 'HEAD';
-    const line = { method: c.req.method, path: c.req.path, status: c.res.status, seconds, actor: actor(c) };
-    logger[reads ? 'debug' : 'info'](line, 'request');
+    const line = { method: c.req.method, path: c.req.path, status: c.res.status, seconds };
+    if (reads) logger.debug(line, 'request');
+    else logger.info({ ...line, actor: actor(c) }, 'request');
   };
 }
 
@@ -68,9 +69,10 @@ function observe(clock: Clock, logger: Logger, actor: Api['actor']): MiddlewareH
 function limitTime(clock: Clock, limitMs: number): MiddlewareHandler {
   return async (c: Context, next) => {
     const wait = Math.min(parseDuration(c.req.query('wait') ?? '0') ?? 0, WAIT_MS_MAX);
+    const ms = limitMs + wait;
     const late = (): Error =>
-      new SluiceError('request.timeout', `${c.req.method} ${c.req.path} took over ${limitMs} ms`, { limitMs });
-    await withTimeLimit(clock, limitMs + wait, next(), late);
+      new SluiceError('request.timeout', `${c.req.method} ${c.req.path} took over ${ms} ms`, { limitMs: ms });
+    await withTimeLimit(clock, ms, next(), late);
   };
 }
 

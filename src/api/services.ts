@@ -70,7 +70,7 @@ const remove = createRoute({
   responses: {
     200: json(serviceView, 'It is gone; as it was'),
     202: json(serviceView, 'Its removal has begun'),
-    ...errorResponses(...REF_CODES, ...WRITE_CODES, ...WAIT_CODES, 'object.inuse'),
+    ...errorResponses(...REF_CODES, ...WRITE_CODES, ...WAIT_CODES),
   },
 });
 const update = createRoute({

@@ -109,6 +109,8 @@ function eventStream({ api, events, wanted, from, relist, stop }: StreamOptions)
   let asked = false;
   let arrived: { readonly result: IteratorResult<WatchEvent> } | { readonly error: unknown } | null = null;
   let wake = (): void => {};
+  /** The reader left: the controller takes nothing any more. */
+  let left = false;
 
   /** Asks for the next event unless that has been done, and waits for it or for the time of a heartbeat. */
   const eventOrBeat = async (): Promise<void> => {
@@ -166,6 +168,7 @@ function eventStream({ api, events, wanted, from, relist, stop }: StreamOptions)
         stall?.cancel();
         try {
           const bytes = await nextFrame();
+          if (left) return;
           if (bytes === null) {
             stop.abort();
             controller.close();
@@ -173,6 +176,7 @@ function eventStream({ api, events, wanted, from, relist, stop }: StreamOptions)
           }
           send(controller, bytes);
         } catch (error) {
+          if (left) return;
           // The reader sees the stream end and comes back; then it is told the cause as an answer.
           logger.warn({ err: error }, 'a watch of the store failed');
           stop.abort();
@@ -180,6 +184,7 @@ function eventStream({ api, events, wanted, from, relist, stop }: StreamOptions)
         }
       },
       cancel() {
+        left = true;
         stall?.cancel();
         stop.abort();
       },

@@ -16,7 +16,7 @@ export type Op =
   | { readonly op: 'check'; readonly key: string; readonly expect: number };
 
 export interface TransactOptions {
-  /** Streams that the change is announced on: `cluster`, `network/ID`, `node/NAME`. Default: `cluster`. */
+  /** Streams that the change is announced on: `cluster`, `network/ID`, `node/NAME`; none: nobody is told. Default: `cluster`. */
   readonly topics?: readonly string[];
   /** Fencing: the write fails with `store.fenced` unless this session is alive. */
   readonly session?: Session;
@@ -52,11 +52,17 @@ export interface Store {
   get<T = unknown>(key: string): Promise<Entry<T> | null>;
   /** Entries whose key starts with `prefix`, by key, and the revision at which that is true. */
   list<T = unknown>(prefix: string): Promise<{ readonly items: readonly Entry<T>[]; readonly revision: number }>;
-  /** All or nothing. Rejects with `store.conflict` (details: `key`, `expected`, `actual`) when an expectation fails. Resolves to the new revision; an empty list or checks alone write nothing and resolve to the present one. */
+  /**
+   * All or nothing. Rejects with `store.conflict` (details: `key`, `expected`, `actual`) when an expectation fails; expectations look at what
+   * was before. A key is written once at most. Resolves to the new revision; where nothing is written (no operations, checks alone, deletions
+   * of what is absent) to the present one.
+   */
   transact(ops: readonly Op[], options?: TransactOptions): Promise<number>;
   /**
    * Changes after `from` on the topic, in order, none lost, until the signal aborts (then it ends without an error).
-   * When the log was trimmed past `from`, the first event is `relist`, and changes follow from its revision.
+   * When the log was trimmed past `from`, or does not reach it (another store's, a newer copy's), the first event is `relist`, and changes
+   * follow from its revision; so also later, for a reader that fell behind. Nothing is queued for a slow one. Closing the store ends it with
+   * `store.unavailable`.
    * Several topics are one stream in the order of revisions, a change that several of them announce told once: only so
    * can a reader that saw revision n resume from n.
    */

@@ -145,6 +145,11 @@ export class Controllers {
       if (!sandbox.removing) this.#sandboxes.writeResolvConf(sandbox);
   }
 
+  /** The sandbox's resolver moved to another port. */
+  sandboxChanged(id: string): void {
+    this.#loops.sandbox.trigger(id);
+  }
+
   auditSoon(): void {
     if (!this.#synced || this.#stopped) return;
     this.#auditTimer?.cancel();

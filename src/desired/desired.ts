@@ -6,6 +6,7 @@ import type { Parts } from './records.ts';
 import { Sandboxes } from './sandbox.ts';
 import { Services } from './service.ts';
 import { Statuses } from './status.ts';
+import { Turns } from './turn.ts';
 
 export interface Desired {
   readonly networks: Networks;
@@ -16,7 +17,8 @@ export interface Desired {
   readonly numbers: Numbers;
 }
 
-export function createDesired(parts: Parts): Desired {
+export function createDesired(given: Omit<Parts, 'turns'>): Desired {
+  const parts: Parts = { ...given, turns: new Turns() };
   const endpoints = new Endpoints(parts);
   return {
     networks: new Networks(parts),

@@ -1,21 +1,27 @@
 /** Endpoints: a sandbox's place on a network, with leased addresses. */
 import type { Op } from '../contracts/store.ts';
-import { SluiceError } from '../errors.ts';
+import { isSluiceError, SluiceError } from '../errors.ts';
 import { fault } from '../fault.ts';
 import type { Endpoint, EndpointSpec } from '../model/endpoint.ts';
-import { deriveMac } from '../model/id.ts';
-import { canonicalAddress, contains, familyOf, formatCidr, isMac, overlaps, parseCidr } from '../model/ip.ts';
-import { topicsOf } from '../model/keys.ts';
-import type { Network, SubnetSpec } from '../model/network.ts';
+import { deriveMac, isId } from '../model/id.ts';
+import { contains, familyOf, parseCidr } from '../model/ip.ts';
+import { attachmentKey, attachmentPrefix, topicsOf } from '../model/keys.ts';
+import type { Network } from '../model/network.ts';
 import type { AttachmentRequest } from '../model/request.ts';
 import type { Sandbox } from '../model/sandbox.ts';
-import { checkName, type Parts, type Put, Records, retrying, undoing, type WriteOptions } from './records.ts';
+import { attachmentDiffers, checkApart, checkAttachment, hasEndpoints } from './attachment.ts';
+import { leaseFrom, releaseAll } from './lease.ts';
+import { type Parts, type Put, Records, type WriteOptions } from './records.ts';
+import { retrying, type Undo, undoing } from './turn.ts';
 
-const IFNAME_PATTERN = /^[^\s/:]{1,15}$/;
-const ALLOW_MAX = 64;
-const ALIASES_MAX = 32;
+/** Networks of one sandbox. */
+export const NETWORKS_MAX = 64;
 
-export type Undo = (step: () => Promise<void>) => void;
+export interface EndpointFilter {
+  /** Name or id. */
+  readonly sandbox?: string;
+  readonly network?: string;
+}
 
 export class Endpoints {
   readonly records: Records<'endpoint', Endpoint>;
@@ -25,103 +31,99 @@ export class Endpoints {
 
   constructor(parts: Parts) {
     this.#parts = parts;
-    this.records = new Records('endpoint', parts);
+    // A sandbox has one endpoint on a network; its name is made of theirs, and `a.b` + `c` reads like `a` + `b.c`.
+    this.records = new Records('endpoint', parts, ({ spec }) => attachmentKey(spec.sandbox, spec.network));
     this.#networks = new Records('network', parts);
     this.#sandboxes = new Records('sandbox', parts);
   }
 
-  get = (ref: string): Promise<Endpoint> => this.records.get(ref);
-  list = (): Promise<Endpoint[]> => this.records.list();
+  /** By `SANDBOX/NETWORK` or `SANDBOX.NETWORK`, id, or the beginning of an id. `object.notfound`, `object.ambiguous`. */
+  get = async (ref: string): Promise<Endpoint> => {
+    if (!isId(ref)) {
+      for (const [at, char] of [...ref].entries()) {
+        if (char !== '/' && char !== '.') continue;
+        const found = await this.#at(ref.slice(0, at), ref.slice(at + 1));
+        if (found) return found;
+      }
+    }
+    return this.records.byIdPrefix(ref);
+  };
 
+  list = async (filter: EndpointFilter = {}): Promise<Endpoint[]> => {
+    const sandbox = filter.sandbox === undefined ? undefined : (await this.#sandboxes.get(filter.sandbox)).id;
+    const network = filter.network === undefined ? undefined : (await this.#networks.get(filter.network)).id;
+    return (await this.records.list()).filter(
+      ({ spec }) => (!sandbox || spec.sandbox === sandbox) && (!network || spec.network === network),
+    );
+  };
+
+  /** Those of a sandbox that are not being removed. */
   async ofSandbox(id: string): Promise<Endpoint[]> {
-    return (await this.list()).filter(({ spec }) => spec.sandbox === id);
+    const { items } = await this.#parts.store.list<{ readonly id: string }>(attachmentPrefix(id));
+    const endpoints = await Promise.all(items.map(({ value }) => this.records.byId(value.id)));
+    return endpoints.filter((endpoint) => endpoint !== null && !endpoint.removing) as Endpoint[];
   }
 
-  async connect(sandboxRef: string, request: AttachmentRequest, options: WriteOptions = {}): Promise<Put<Endpoint>> {
+  /**
+   * Puts the sandbox on the network; one that is there like that is given back, one that is there otherwise is `object.exists`. Also
+   * `object.notfound`, `object.removing`, `request.invalid`, `network.overlap`, `address.outside`, `address.inuse`, `address.exhausted`.
+   */
+  connect(sandboxRef: string, request: AttachmentRequest, options: WriteOptions = {}): Promise<Put<Endpoint>> {
     return retrying(async () => {
       const sandbox = await this.#sandboxes.living(sandboxRef);
       const network = await this.#networks.living(request.network);
-      const others = (await this.ofSandbox(sandbox.id)).filter(({ removing }) => !removing);
-      const there = others.find(({ spec }) => spec.network === network.id);
-      if (there && request.ip === undefined && request.ip6 === undefined) return { object: there, created: false };
-      if (there) {
-        const asked = [request.ip, request.ip6].flatMap((address) => (address ? [canonicalAddress(address)] : []));
-        if (asked.every((address) => there.spec.addresses.some((own) => own.split('/')[0] === address)))
-          return { object: there, created: false };
+      if (!hasEndpoints(network) || sandbox.spec.origin === 'host')
         throw new SluiceError(
-          'object.exists',
-          `sandbox ${sandbox.name} is on network ${network.name} already, with ${there.spec.addresses.join(', ')}`,
-          { id: there.id },
+          'request.invalid',
+          hasEndpoints(network)
+            ? `sandbox ${sandbox.name} is the host itself and can be on no other network`
+            : `a sandbox is on network ${network.name} from its creation or not at all`,
+          { sandbox: sandbox.id, network: network.id },
         );
-      }
-      return undoing(async (undo) => {
-        const networks = await Promise.all(others.map(({ spec }) => this.#networks.byId(spec.network)));
-        const endpoint = await this.plan(
-          sandbox,
-          network,
-          request,
-          networks.filter((one) => one !== null),
-          undo,
-        );
-        const ops = [...this.records.creation(endpoint), this.#sandboxes.check(sandbox), this.#networks.check(network)];
-        const revision = await this.#parts.store.transact(ops, {
-          topics: topicsOf(endpoint, network.id),
-          actor: options.actor,
-        });
-        fault('endpoint.stored');
-        return { object: { ...endpoint, revision }, created: true };
-      });
+      const wanted = checkAttachment(network, request);
+      const there = await this.#parts.store.get<{ readonly id: string }>(attachmentKey(sandbox.id, network.id));
+      const found = there && (await this.records.byId(there.value.id));
+      if (!found) return { object: await this.#create(sandbox, network, wanted, options), created: true };
+      const differs = attachmentDiffers(found, wanted);
+      if (!differs) return { object: found, created: false };
+      throw new SluiceError(
+        'object.exists',
+        `sandbox ${sandbox.name} is on network ${network.name} already, with another ${differs}`,
+        { id: found.id, differs },
+      );
     });
   }
 
-  async disconnect(sandboxRef: string, networkRef: string, options: WriteOptions = {}): Promise<Endpoint> {
+  /** Takes the sandbox off the network. `object.notfound` also when it is not on it. */
+  disconnect(sandboxRef: string, networkRef: string, options: WriteOptions = {}): Promise<Endpoint> {
     return retrying(async () => {
       const sandbox = await this.#sandboxes.get(sandboxRef);
       const network = await this.#networks.get(networkRef);
-      const endpoint = (await this.ofSandbox(sandbox.id)).find(
-        ({ spec, removing }) => spec.network === network.id && !removing,
-      );
+      const endpoint = await this.records.byClaim(attachmentKey(sandbox.id, network.id));
       if (!endpoint)
         throw new SluiceError('object.notfound', `sandbox ${sandbox.name} is not on network ${network.name}`, {
           sandbox: sandbox.id,
           network: network.id,
         });
-      await this.#parts.store.transact(this.removal(endpoint), {
+      const revision = await this.#parts.store.transact(this.records.removal(endpoint), {
         topics: topicsOf(endpoint, network.id),
         actor: options.actor,
       });
-      return { ...endpoint, removing: true };
+      return { ...endpoint, removing: true, revision };
     });
   }
 
-  removal(endpoint: Endpoint): Op[] {
-    return endpoint.removing ? [] : this.records.removal(endpoint);
-  }
-
-  /** The link is gone: the addresses are free, the record goes. */
+  /** The link is gone: the addresses are free, the record goes. Repeating it harms nobody. */
   async forget(endpoint: Endpoint): Promise<void> {
     const network = await this.#networks.byId(endpoint.spec.network);
-    if (network) {
-      for (const address of endpoint.spec.addresses) {
-        const subnet = subnetOf(network, address.split('/')[0]!);
-        if (subnet)
-          await this.#parts.ipams
-            .get(network.spec.ipam)
-            ?.releaseAddress(subnet.pool, address.split('/')[0]!, endpoint.id);
-      }
-    }
+    await releaseAll(this.#parts, network, endpoint.spec.addresses, endpoint.id);
+    fault('endpoint.released');
     await this.records.forget(endpoint, endpoint.spec.network);
   }
 
-  /** A new endpoint with its addresses leased; nothing is written but the leases, which `undo` gives back. */
-  async plan(
-    sandbox: Sandbox,
-    network: Network,
-    request: AttachmentRequest,
-    others: readonly Network[],
-    undo: Undo,
-  ): Promise<Endpoint> {
-    validate(network, request, others);
+  /** A new endpoint with its addresses leased from a checked request; nothing is written but the leases, which `undo` gives back. */
+  async plan(sandbox: Sandbox, network: Network, request: AttachmentRequest, undo: Undo): Promise<Endpoint> {
+    if (request.mac !== undefined) await this.#checkMac(network, request.mac);
     const id = this.records.newId();
     const addresses = await this.#lease(id, network, request, undo);
     fault('endpoint.leased');
@@ -130,96 +132,93 @@ export class Endpoints {
       network: network.id,
       sandbox: sandbox.id,
       addresses,
-      mac: request.mac?.toLowerCase() ?? deriveMac(id, ipv4),
+      mac: request.mac ?? deriveMac(id, ipv4),
       ifname: request.ifname,
       aliases: request.aliases ?? [],
-      allow: (request.allow ?? []).map((cidr) => formatCidr(parseCidr(cidr))),
+      allow: request.allow ?? [],
       gwPriority: request.gwPriority ?? 0,
     };
     return this.records.fresh(id, `${sandbox.name}.${network.name}`, this.#parts.node, {}, spec);
   }
 
-  async #lease(owner: string, network: Network, request: AttachmentRequest, undo: Undo): Promise<string[]> {
-    const ipam = this.#parts.ipams.get(network.spec.ipam);
-    if (!ipam)
-      throw new SluiceError('driver.unknown', `there is no IPAM driver ${network.spec.ipam}`, {
-        ipam: network.spec.ipam,
+  /** Writes of a new endpoint on the network. */
+  creation(endpoint: Endpoint, network: Network): Op[] {
+    return [...this.records.creation(endpoint), ...this.#networks.reference(network)];
+  }
+
+  async #create(
+    sandbox: Sandbox,
+    network: Network,
+    request: AttachmentRequest,
+    options: WriteOptions,
+  ): Promise<Endpoint> {
+    const others = await this.ofSandbox(sandbox.id);
+    if (others.length >= NETWORKS_MAX)
+      throw new SluiceError('request.invalid', `sandbox ${sandbox.name}: more than ${NETWORKS_MAX} networks`, {
+        sandbox: sandbox.id,
       });
+    if (request.ifname !== undefined && others.some(({ spec }) => spec.ifname === request.ifname))
+      throw new SluiceError('request.invalid', `sandbox ${sandbox.name} has an interface ${request.ifname}`, {
+        sandbox: sandbox.id,
+        ifname: request.ifname,
+      });
+    const networks = await Promise.all(others.map(({ spec }) => this.#networks.byId(spec.network)));
+    checkApart(
+      network,
+      networks.filter((one) => one !== null),
+    );
+    const endpoint = await undoing(async (undo) => {
+      const endpoint = await this.plan(sandbox, network, request, undo);
+      const ops = [...this.creation(endpoint, network), ...this.#sandboxes.reference(sandbox)];
+      const revision = await this.#parts.store.transact(ops, {
+        topics: topicsOf(endpoint, network.id),
+        actor: options.actor,
+      });
+      return { ...endpoint, revision };
+    });
+    fault('endpoint.stored');
+    return endpoint;
+  }
+
+  /** One address of each family that the network has. */
+  async #lease(owner: string, network: Network, request: AttachmentRequest, undo: Undo): Promise<string[]> {
     const addresses: string[] = [];
     for (const family of [4, 6] as const) {
-      const subnets = network.spec.subnets.filter(({ cidr }) => familyOf(cidr) === family);
       const asked = family === 4 ? request.ip : request.ip6;
-      const candidates = asked ? subnets.filter(({ cidr }) => contains(parseCidr(cidr), asked)) : subnets;
-      if (asked && candidates.length === 0)
-        throw new SluiceError('address.outside', `${asked} is in no subnet of network ${network.name}`, {
-          address: asked,
-          network: network.id,
-        });
-      const lease = await firstLease(candidates, (subnet) =>
-        ipam.requestAddress({ pool: subnet.pool, owner, address: asked, range: asked ? undefined : subnet.range }),
+      const subnets = network.spec.subnets.filter(
+        ({ cidr }) => familyOf(cidr) === family && (!asked || contains(parseCidr(cidr), asked)),
       );
-      if (!lease) continue;
-      undo(() => ipam.releaseAddress(lease.subnet.pool, lease.address, owner));
+      if (subnets.length === 0) continue;
+      const wanted = ({ range }: { readonly range?: string }) => ({
+        owner,
+        address: asked,
+        range: asked ? undefined : range,
+      });
+      const lease = await leaseFrom(this.#parts, network, subnets, wanted, undo);
       addresses.push(`${lease.address}/${lease.subnet.cidr.split('/')[1]}`);
     }
     return addresses;
   }
-}
 
-/** The first subnet with room; the last one's error when none has. */
-async function firstLease(
-  subnets: readonly SubnetSpec[],
-  lease: (subnet: SubnetSpec) => Promise<{ readonly address: string }>,
-): Promise<{ readonly subnet: SubnetSpec; readonly address: string } | null> {
-  let full: unknown;
-  for (const subnet of subnets) {
+  /** Two endpoints with one MAC would take each other's frames. */
+  async #checkMac(network: Network, mac: string): Promise<void> {
+    const other = (await this.records.list()).find(({ spec }) => spec.network === network.id && spec.mac === mac);
+    if (other)
+      throw new SluiceError('address.inuse', `MAC address ${mac} belongs to endpoint ${other.name}`, {
+        mac,
+        owner: other.id,
+        name: other.name,
+      });
+  }
+
+  async #at(sandboxRef: string, networkRef: string): Promise<Endpoint | null> {
     try {
-      return { subnet, address: (await lease(subnet)).address };
+      const sandbox = await this.#sandboxes.get(sandboxRef);
+      const network = await this.#networks.get(networkRef);
+      return await this.records.byClaim(attachmentKey(sandbox.id, network.id));
     } catch (error) {
-      if (!(error instanceof SluiceError) || error.code !== 'address.exhausted') throw error;
-      full = error;
-    }
-  }
-  if (full) throw full;
-  return null;
-}
-
-export const subnetOf = (network: Network, address: string): SubnetSpec | undefined =>
-  network.spec.subnets.find(({ cidr }) => contains(parseCidr(cidr), address));
-
-function validate(network: Network, request: AttachmentRequest, others: readonly Network[]): void {
-  if (request.mac !== undefined && (!isMac(request.mac) || (Number.parseInt(request.mac.slice(0, 2), 16) & 1) !== 0)) {
-    throw new SluiceError('request.invalid', `"${request.mac}" is not the MAC address of one interface`, {
-      mac: request.mac,
-    });
-  }
-  if (request.ip !== undefined && familyOf(request.ip) !== 4)
-    throw new SluiceError('request.invalid', `ip ${request.ip} is not an IPv4 address`, { ip: request.ip });
-  if (request.ip6 !== undefined && familyOf(request.ip6) !== 6)
-    throw new SluiceError('request.invalid', `ip6 ${request.ip6} is not an IPv6 address`, { ip6: request.ip6 });
-  if (
-    request.ifname !== undefined &&
-    (!IFNAME_PATTERN.test(request.ifname) || ['.', '..', 'lo'].includes(request.ifname))
-  ) {
-    throw new SluiceError('request.invalid', `"${request.ifname}" cannot name an interface`, {
-      ifname: request.ifname,
-    });
-  }
-  if ((request.allow?.length ?? 0) > ALLOW_MAX)
-    throw new SluiceError('request.invalid', `more than ${ALLOW_MAX} allowed prefixes`, {});
-  if ((request.aliases?.length ?? 0) > ALIASES_MAX)
-    throw new SluiceError('request.invalid', `more than ${ALIASES_MAX} aliases`, {});
-  for (const cidr of request.allow ?? []) parseCidr(cidr);
-  for (const alias of request.aliases ?? []) checkName('endpoint', alias);
-  for (const other of others) {
-    for (const { cidr } of network.spec.subnets) {
-      const clash = other.spec.subnets.find((subnet) => overlaps(parseCidr(subnet.cidr), parseCidr(cidr)));
-      if (clash)
-        throw new SluiceError(
-          'network.overlap',
-          `a sandbox cannot be on ${network.name} and ${other.name}: ${cidr} overlaps ${clash.cidr}`,
-          { networks: [network.id, other.id] },
-        );
+      if (isSluiceError(error, 'object.notfound')) return null;
+      throw error;
     }
   }
 }

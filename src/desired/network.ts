@@ -1,25 +1,22 @@
 /** Networks: their subnets, gateways and names. */
-import type { Lease } from '../contracts/driver.ts';
+import type { IpamDriver, NetworkDriver, Pool, PoolRequest } from '../contracts/driver.ts';
 import { isSluiceError, SluiceError } from '../errors.ts';
 import { fault } from '../fault.ts';
 import type { Endpoint } from '../model/endpoint.ts';
-import { canonicalAddress, contains, familyOf, formatAddress, formatCidr, lastOf, parseCidr } from '../model/ip.ts';
+import { topicsOf } from '../model/keys.ts';
 import { MTU_MIN_IPV4, MTU_MIN_IPV6 } from '../model/mtu.ts';
 import { BUILTIN_NETWORKS, type Network, type NetworkSpec, type SubnetSpec } from '../model/network.ts';
 import type { NetworkRequest } from '../model/request.ts';
 import type { Service } from '../model/service.ts';
-import {
-  checkName,
-  type Parts,
-  type Put,
-  type PutOptions,
-  Records,
-  retrying,
-  undoing,
-  type WriteOptions,
-} from './records.ts';
+import { ipamOf, lend } from './lease.ts';
+import { checkName, type Parts, type Put, type PutOptions, Records, sameJson, type WriteOptions } from './records.ts';
+import { checkSubnet, familiesOf, missingSubnet, type WantedSubnet, wantedSubnets } from './subnet.ts';
+import { retrying, type Undo, undoing } from './turn.ts';
 
 const MTU_MAX = 65_535;
+/** Users that a sentence names; the details name all. */
+const NAMED_MAX = 20;
+const isBuiltin = (name: string): boolean => (BUILTIN_NETWORKS as readonly string[]).includes(name);
 
 export class Networks {
   readonly records: Records<'network', Network>;
@@ -37,273 +34,215 @@ export class Networks {
   get = (ref: string): Promise<Network> => this.records.get(ref);
   list = (): Promise<Network[]> => this.records.list();
 
-  /** `bridge`, `host` and `none`, made where they are missing. */
+  /** `bridge` (IPv4 alone, as Docker's), `host` and `none`, made where they are missing. */
   async ensureBuiltin(): Promise<void> {
-    for (const driver of BUILTIN_NETWORKS)
-      if (!(await this.records.byName(driver))) await this.#create(driver, { driver }, {});
+    for (const driver of BUILTIN_NETWORKS) if (!(await this.records.byName(driver))) await this.put(driver, { driver });
   }
 
+  /**
+   * Idempotent by name. One that is there is given back when it is what the request would make; a network does not change, so else
+   * `object.exists` (`network.builtin` for a built-in one). Also `request.invalid`, `driver.unknown`, `network.overlap`,
+   * `address.outside`, `pool.exhausted`.
+   */
   async put(name: string, request: NetworkRequest, options: PutOptions = {}): Promise<Put<Network>> {
     checkName('network', name);
-    for (;;) {
-      const found = await this.records.byName(name);
-      if (!found) {
-        try {
-          return { object: await this.#create(name, request, options), created: true };
-        } catch (error) {
-          // Somebody else made it meanwhile: judge theirs.
-          if (isSluiceError(error, 'store.conflict') && (await this.records.byName(name))) continue;
-          throw error;
-        }
-      }
-      if (options.create) throw new SluiceError('object.exists', `a network ${name} exists`, { name, id: found.id });
-      const differs = difference(found, request);
-      if (differs)
-        throw new SluiceError(
-          'object.exists',
-          `network ${name} exists with another ${differs}; a network does not change`,
-          { name, id: found.id, differs },
-        );
-      return { object: found, created: false };
-    }
+    return this.#parts.turns.take(`network/${name}`, () => retrying(() => this.#put(name, request, options)));
   }
 
-  async remove(ref: string, options: WriteOptions = {}): Promise<Network> {
+  /** Marks it for removal. `object.inuse` names the endpoints and services on it. */
+  remove(ref: string, options: WriteOptions = {}): Promise<Network> {
     return retrying(async () => {
       const network = await this.records.get(ref);
-      if ((BUILTIN_NETWORKS as readonly string[]).includes(network.name))
+      if (isBuiltin(network.name))
         throw new SluiceError('network.builtin', `network ${network.name} is always there`, { name: network.name });
       if (network.removing) return network;
-      const users = await this.#users(network.id);
-      if (users.length > 0)
-        throw new SluiceError('object.inuse', `network ${network.name} is used by ${users.join(', ')}`, {
-          network: network.id,
-          users,
-        });
-      await this.#parts.store.transact(this.records.removal(network), {
-        topics: this.#topics(network),
+      const unreferred = await this.records.noNewReference(network.id);
+      const users = (await this.#users()).get(network.id) ?? [];
+      if (users.length > 0) {
+        const more = users.length > NAMED_MAX ? ` and ${users.length - NAMED_MAX} more` : '';
+        throw new SluiceError(
+          'object.inuse',
+          `network ${network.name} is used by ${users.slice(0, NAMED_MAX).join(', ')}${more}`,
+          { network: network.id, users },
+        );
+      }
+      const revision = await this.#parts.store.transact([...this.records.removal(network), unreferred], {
+        topics: topicsOf(network),
         actor: options.actor,
       });
-      return { ...network, removing: true };
+      return { ...network, removing: true, revision };
     });
   }
 
-  /** Marks every network that nobody uses, but the built-in ones. */
+  /** Marks every network that nobody uses for removal, but the built-in ones. */
   async prune(options: WriteOptions = {}): Promise<Network[]> {
+    const users = await this.#users();
     const removed: Network[] = [];
     for (const network of await this.list()) {
-      if (network.removing || (BUILTIN_NETWORKS as readonly string[]).includes(network.name)) continue;
+      if (network.removing || isBuiltin(network.name) || users.has(network.id)) continue;
       try {
         removed.push(await this.remove(network.id, options));
       } catch (error) {
+        // It has found a user or its end meanwhile.
         if (!isSluiceError(error, 'object.inuse', 'object.notfound')) throw error;
       }
     }
     return removed;
   }
 
-  /** The kernel side is gone: addresses and record go, too. */
+  /** The kernel side is gone: addresses and record go, too. Repeating it harms nobody. */
   async forget(network: Network): Promise<void> {
-    const ipam = this.#parts.ipams.get(network.spec.ipam);
-    for (const { pool } of network.spec.subnets) await ipam?.releasePool(pool);
+    const { subnets, ipam } = network.spec;
+    for (const { pool } of subnets) await ipamOf(this.#parts, ipam).releasePool(pool);
+    fault('network.released');
     await this.records.forget(network);
   }
 
-  #topics(network: Network): string[] {
-    return [network.owner === null ? 'cluster' : `node/${network.owner}`];
+  /** Endpoints and services by the id of their network, those being removed included: their links are still there. */
+  async #users(): Promise<Map<string, string[]>> {
+    const users = new Map<string, string[]>();
+    for (const { kind, name, spec } of [...(await this.#endpoints.list()), ...(await this.#services.list())]) {
+      const names = users.get(spec.network) ?? [];
+      names.push(`${kind} ${name}`);
+      users.set(spec.network, names);
+    }
+    return users;
   }
 
-  async #users(networkId: string): Promise<string[]> {
-    const endpoints = (await this.#endpoints.list()).filter(({ spec }) => spec.network === networkId);
-    const services = (await this.#services.list()).filter(({ spec }) => spec.network === networkId);
-    return [...endpoints.map(({ name }) => `endpoint ${name}`), ...services.map(({ name }) => `service ${name}`)];
+  async #put(name: string, request: NetworkRequest, options: PutOptions): Promise<Put<Network>> {
+    const found = await this.records.byName(name);
+    if (!found) return { object: await this.#create(name, request, options), created: true };
+    if (options.create) throw new SluiceError('object.exists', `a network ${name} exists`, { name, id: found.id });
+    const differs = difference(found, request);
+    if (!differs) return { object: found, created: false };
+    if (isBuiltin(name))
+      throw new SluiceError('network.builtin', `network ${name} has its own ${differs}, which does not change`, {
+        name,
+        differs,
+      });
+    throw new SluiceError(
+      'object.exists',
+      `network ${name} exists with another ${differs}; a network does not change`,
+      { name, id: found.id, differs },
+    );
   }
 
   async #create(name: string, request: NetworkRequest, options: WriteOptions): Promise<Network> {
     const driver = this.#parts.drivers.get(request.driver ?? 'bridge');
     const { scope, addresses } = driver.capabilities();
     const id = this.records.newId();
-    const ipv4 = request.ipv4 ?? true;
-    const ipv6 = request.ipv6 ?? (request.subnets ?? []).some(({ cidr }) => cidr && familyOf(cidr) === 6);
-    if (addresses && !ipv4 && !ipv6)
-      throw new SluiceError('request.invalid', `network ${name}: neither IPv4 nor IPv6`, { name });
-    if (request.mtu !== undefined && (request.mtu < (ipv6 ? MTU_MIN_IPV6 : MTU_MIN_IPV4) || request.mtu > MTU_MAX)) {
-      throw new SluiceError(
-        'request.invalid',
-        `network ${name}: an MTU of ${request.mtu} is not between ${ipv6 ? MTU_MIN_IPV6 : MTU_MIN_IPV4} and ${MTU_MAX}`,
-        { mtu: request.mtu },
-      );
-    }
-    const base = {
+    const base: Omit<NetworkSpec, 'subnets'> = {
       driver: driver.name,
       scope,
       ipam: request.ipam ?? 'default',
-      ipv4,
-      ipv6,
+      ...familiesOf(request),
       internal: request.internal ?? false,
       mtu: request.mtu,
       options: request.options ?? {},
     };
-    // Refuse before anything is leased, with the subnets as they were asked for.
-    const asked = (request.subnets ?? []).flatMap(({ cidr, gateway }) =>
-      cidr ? [{ cidr: formatCidr(parseCidr(cidr, { strict: true })), gateway }] : [],
-    );
-    driver.validate({
-      id,
-      name,
-      subnets: asked,
-      internal: base.internal,
-      ipv4,
-      ipv6,
-      mtu: base.mtu,
-      options: base.options,
-    });
-    if (!addresses && asked.length > 0)
-      throw new SluiceError('request.invalid', `networks of driver ${driver.name} have no subnets`, {
-        driver: driver.name,
-      });
-    return undoing(async (undo) => {
+    // Refuse before anything is leased.
+    const wanted = plan(id, name, request, base, driver, addresses);
+    if (wanted.length > 0) ipamOf(this.#parts, base.ipam);
+    const network = await undoing(async (undo) => {
       const subnets: SubnetSpec[] = [];
-      for (const subnet of addresses ? wantedSubnets(request, ipv4, ipv6) : [])
-        subnets.push(await this.#lease(id, scope, base.ipam, subnet, undo));
+      for (const subnet of wanted) subnets.push(await this.#lease(id, scope, base.ipam, subnet, undo));
       fault('network.leased');
-      const spec: NetworkSpec = { ...base, subnets };
-      const network = this.records.fresh(
-        id,
-        name,
-        scope === 'local' ? this.#parts.node : null,
-        request.labels ?? {},
-        spec,
-      );
+      const owner = scope === 'local' ? this.#parts.node : null;
+      const network = this.records.fresh(id, name, owner, request.labels ?? {}, { ...base, subnets });
       const revision = await this.#parts.store.transact(this.records.creation(network), {
-        topics: this.#topics(network),
+        topics: topicsOf(network),
         actor: options.actor,
       });
-      fault('network.stored');
       return { ...network, revision };
     });
+    fault('network.stored');
+    return network;
   }
 
   async #lease(
     owner: string,
-    space: 'local' | 'global',
+    space: NetworkSpec['scope'],
     ipamName: string,
-    subnet: WantedSubnet,
-    undo: (step: () => Promise<void>) => void,
+    { family, cidr, gateway, range, aux }: WantedSubnet,
+    undo: Undo,
   ): Promise<SubnetSpec> {
-    const ipam = this.#parts.ipams.get(ipamName);
-    if (!ipam)
-      throw new SluiceError(
-        'driver.unknown',
-        `there is no IPAM driver ${ipamName} (known: ${[...this.#parts.ipams.keys()].join(', ')})`,
-        { ipam: ipamName },
-      );
-    if (subnet.cidr) checkSubnet(subnet.cidr, subnet);
-    const avoid = this.#parts.hostPrefixes();
-    const pool = await ipam.requestPool({ space, family: subnet.family, cidr: subnet.cidr, avoid, owner });
+    const ipam = ipamOf(this.#parts, ipamName);
+    const pool = await this.#pool({ space, family, cidr, avoid: this.#parts.hostPrefixes(), owner }, ipam);
+    // Its leases go with it.
     undo(() => ipam.releasePool(pool.id));
-    checkSubnet(pool.cidr, subnet);
-    const aux: Record<string, string> = {};
-    for (const [name, address] of Object.entries(subnet.aux ?? {})) {
-      aux[name] = canonicalAddress(address);
-      await ipam.requestAddress({ pool: pool.id, owner, address, purpose: 'aux' });
-    }
-    const gateway = (await this.#gateway(ipam, pool.id, owner, subnet)).address;
-    return { cidr: pool.cidr, gateway, range: subnet.range && formatCidr(parseCidr(subnet.range)), aux, pool: pool.id };
-  }
-
-  #gateway(
-    ipam: { requestAddress(request: object): Promise<Lease> },
-    pool: string,
-    owner: string,
-    { gateway, range }: WantedSubnet,
-  ): Promise<Lease> {
-    return ipam.requestAddress({
-      pool,
+    checkSubnet(pool.cidr, { gateway, range, aux });
+    // Reserved ones first, so that an automatic gateway keeps clear of them.
+    for (const address of Object.values(aux))
+      await lend(this.#parts.store, ipam, { pool: pool.id, owner, address, purpose: 'aux' });
+    const lease = await lend(this.#parts.store, ipam, {
+      pool: pool.id,
       owner,
       address: gateway,
       range: gateway ? undefined : range,
       purpose: 'gateway',
     });
+    return { cidr: pool.cidr, gateway: lease.address, range, aux, pool: pool.id };
+  }
+
+  /** A pool; where it overlaps another network's, the error names that. */
+  async #pool(request: PoolRequest, ipam: IpamDriver): Promise<Pool> {
+    try {
+      return await ipam.requestPool(request);
+    } catch (error) {
+      const { owner, other } = isSluiceError(error, 'network.overlap') ? error.details : {};
+      const network = typeof owner === 'string' ? await this.records.byId(owner) : null;
+      if (!network) throw error;
+      throw new SluiceError(
+        'network.overlap',
+        `${request.cidr} overlaps ${other} of network ${network.name}${network.removing ? ', which is being removed' : ''}`,
+        { cidr: request.cidr, other, network: network.id, name: network.name },
+        error,
+      );
+    }
   }
 }
 
-interface WantedSubnet {
-  readonly family: 4 | 6;
-  readonly cidr?: string;
-  readonly gateway?: string;
-  readonly range?: string;
-  readonly aux?: Readonly<Record<string, string>>;
-}
-
-/** One a family: what was asked for, automatic where the family was asked for without a subnet. */
-function wantedSubnets({ subnets = [] }: NetworkRequest, ipv4: boolean, ipv6: boolean): WantedSubnet[] {
-  const wanted: WantedSubnet[] = [];
-  for (const subnet of subnets) {
-    const hint = subnet.cidr ?? subnet.gateway ?? subnet.range;
-    wanted.push({
-      ...subnet,
-      family: hint ? familyOf(hint) : ipv4 ? 4 : 6,
-      cidr: subnet.cidr && formatCidr(parseCidr(subnet.cidr, { strict: true })),
+/** What can be said of a request without leasing anything: the subnets it wants, or why it cannot be. */
+function plan(
+  id: string,
+  name: string,
+  request: NetworkRequest,
+  base: Omit<NetworkSpec, 'subnets'>,
+  driver: NetworkDriver,
+  addresses: boolean,
+): WantedSubnet[] {
+  const { ipv4, ipv6, internal, mtu, options } = base;
+  if (!addresses && (request.subnets ?? []).length > 0)
+    throw new SluiceError('request.invalid', `network ${name}: networks of driver ${driver.name} have no subnets`, {
+      driver: driver.name,
     });
-  }
-  for (const [family, on] of [
-    [4, ipv4],
-    [6, ipv6],
-  ] as const) {
-    const has = wanted.some((subnet) => subnet.family === family);
-    if (has && !on)
-      throw new SluiceError('request.invalid', `a subnet of IPv${family} on a network without IPv${family}`, {
-        family,
-      });
-    if (!has && on) wanted.push({ family });
-  }
+  if (addresses && !ipv4 && !ipv6)
+    throw new SluiceError('request.invalid', `network ${name}: neither IPv4 nor IPv6`, { name });
+  const mtuMin = ipv6 ? MTU_MIN_IPV6 : MTU_MIN_IPV4;
+  if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= mtuMin && mtu <= MTU_MAX))
+    throw new SluiceError(
+      'request.invalid',
+      `network ${name}: an MTU of ${mtu} is not between ${mtuMin} and ${MTU_MAX}`,
+      { name, mtu },
+    );
+  const wanted = addresses ? wantedSubnets(request) : [];
+  const subnets = wanted.flatMap(({ cidr, gateway }) => (cidr ? [{ cidr, gateway }] : []));
+  driver.validate({ id, name, subnets, internal, ipv4, ipv6, mtu, options });
   return wanted;
 }
 
-/** Smallest subnets that leave room for a gateway and an endpoint. */
-const PREFIX_MAX = { 4: 31, 6: 127 } as const;
-
-function checkSubnet(text: string, { gateway, range, aux = {} }: WantedSubnet): void {
-  const cidr = parseCidr(text);
-  if (cidr.prefix > PREFIX_MAX[cidr.family])
-    throw new SluiceError('request.invalid', `${text} has no room for a gateway and an endpoint`, { cidr: text });
-  const first = formatAddress(cidr.family, cidr.base);
-  if (cidr.family === 4 && (first.startsWith('127.') || first.startsWith('0.') || Number(first.split('.')[0]) >= 224)) {
-    throw new SluiceError(
-      'request.invalid',
-      `${text} cannot be a network: loopback, "this network" and multicast addresses`,
-      { cidr: text },
-    );
-  }
-  for (const [what, address] of Object.entries({ gateway, ...aux })) {
-    if (address !== undefined && !contains(cidr, address))
-      throw new SluiceError('address.outside', `${what} ${address} is not in ${text}`, { address, cidr: text });
-  }
-  if (range !== undefined) {
-    const part = parseCidr(range);
-    if (part.family !== cidr.family || part.base < cidr.base || lastOf(part) > lastOf(cidr))
-      throw new SluiceError('address.outside', `the range ${range} is not in ${text}`, { range, cidr: text });
-  }
-}
-
-/** The first thing in which a request differs from the network that is there; only what the request says counts. */
-function difference({ spec, labels }: Network, request: NetworkRequest): string | null {
-  const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
+/** The first thing in which the network is not what the request would make, null: none. */
+function difference(network: Network, request: NetworkRequest): string | null {
+  const { spec, labels } = network;
   if ((request.driver ?? 'bridge') !== spec.driver) return 'driver';
-  if ((request.internal ?? false) !== spec.internal) return 'internal';
-  if (request.mtu !== spec.mtu) return 'mtu';
-  if (request.ipv4 !== undefined && request.ipv4 !== spec.ipv4) return 'ipv4';
-  if (request.ipv6 !== undefined && request.ipv6 !== spec.ipv6) return 'ipv6';
-  if (!same(sorted(request.options ?? {}), sorted(spec.options))) return 'options';
-  if (!same(sorted(request.labels ?? {}), sorted(labels))) return 'labels';
-  for (const subnet of request.subnets ?? []) {
-    if (!subnet.cidr) continue;
-    const there = spec.subnets.find(({ cidr }) => cidr === formatCidr(parseCidr(subnet.cidr!)));
-    if (!there || (subnet.gateway && canonicalAddress(subnet.gateway) !== there.gateway)) return 'subnet';
-  }
-  return null;
+  if ((request.ipam ?? 'default') !== spec.ipam) return 'IPAM driver';
+  if ((request.internal ?? false) !== spec.internal) return 'value of internal';
+  if (request.mtu !== spec.mtu) return 'MTU';
+  const { ipv4, ipv6 } = familiesOf(request);
+  if (spec.ipv4 !== ipv4 || spec.ipv6 !== ipv6) return 'choice of IPv4 and IPv6';
+  if (!sameJson(request.options ?? {}, spec.options)) return 'set of options';
+  if (!sameJson(request.labels ?? {}, labels)) return 'set of labels';
+  if (spec.subnets.length === 0) return (request.subnets ?? []).length > 0 ? 'set of subnets' : null;
+  const wanted = wantedSubnets(request);
+  return wanted.length !== spec.subnets.length || missingSubnet(network, wanted) ? 'set of subnets' : null;
 }
-
-const sorted = (record: Readonly<Record<string, string>>): [string, string][] =>
-  Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1));

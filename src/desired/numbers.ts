@@ -3,14 +3,19 @@
  * pinned map may outlive the thing.
  */
 import type { Store } from '../contracts/store.ts';
+import { SluiceError } from '../errors.ts';
 import { counterKey, type NumberSpace, nodeTopic, numberKey, numberPrefix } from '../model/keys.ts';
-import { retrying } from './records.ts';
+import { retrying, Turns } from './turn.ts';
+
+/** They are 32 bits wide in the maps; 0 is nobody's. */
+const NUMBER_MAX = 0xffff_ffff;
 
 export class Numbers {
   readonly #store: Store;
   readonly #node: string;
+  /** What was read or given before: numbers do not change. */
   readonly #known = new Map<string, number>();
-  readonly #pending = new Map<string, Promise<number>>();
+  readonly #turns = new Turns();
 
   constructor(store: Store, node: string) {
     this.#store = store;
@@ -22,19 +27,26 @@ export class Numbers {
     const path = numberKey(this.#node, space, key);
     const known = this.#known.get(path);
     if (known !== undefined) return known;
-    const pending =
-      this.#pending.get(path) ?? retrying(() => this.#give(space, path)).finally(() => this.#pending.delete(path));
-    this.#pending.set(path, pending);
-    const number = await pending;
-    this.#known.set(path, number);
-    return number;
+    return this.#turns.take(space, async () => {
+      const number = await retrying(() => this.#give(space, path));
+      this.#known.set(path, number);
+      return number;
+    });
   }
 
+  /** The number of the key, null: it has none. */
+  async get(space: NumberSpace, key: string): Promise<number | null> {
+    const path = numberKey(this.#node, space, key);
+    return this.#known.get(path) ?? (await this.#store.get<number>(path))?.value ?? null;
+  }
+
+  /** The key's next number will be another one. Absent succeeds. */
   async release(space: NumberSpace, key: string): Promise<void> {
     const path = numberKey(this.#node, space, key);
-    this.#known.delete(path);
-    if (await this.#store.get(path))
+    await this.#turns.take(space, async () => {
       await this.#store.transact([{ op: 'delete', key: path }], { topics: [nodeTopic(this.#node)] });
+      this.#known.delete(path);
+    });
   }
 
   async all(space: NumberSpace): Promise<Map<string, number>> {
@@ -44,7 +56,7 @@ export class Numbers {
     );
   }
 
-  /** From now on numbers are at least `least`. */
+  /** From now on numbers are at least `least`: above what a pinned map holds although the store is new. */
   async floor(space: NumberSpace, least: number): Promise<void> {
     await retrying(async () => {
       const key = counterKey(this.#node, space);
@@ -62,6 +74,8 @@ export class Numbers {
     const key = counterKey(this.#node, space);
     const counter = await this.#store.get<number>(key);
     const number = counter?.value ?? 1;
+    if (number > NUMBER_MAX)
+      throw new SluiceError('internal', `the ${space} numbers of this node are used up`, { space });
     await this.#store.transact(
       [
         { op: 'put', key, value: number + 1, expect: counter?.revision ?? 0 },

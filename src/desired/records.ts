@@ -2,10 +2,11 @@
 import type { Clock } from '../clock.ts';
 import type { DriverRegistry, IpamDriver } from '../contracts/driver.ts';
 import type { Entry, Op, Store } from '../contracts/store.ts';
-import { isSluiceError, SluiceError } from '../errors.ts';
-import { hexId, ID_BYTES, isId, NAME_PATTERN } from '../model/id.ts';
-import { nameKey, objectKey, objectPrefix, statusPrefix, topicsOf } from '../model/keys.ts';
+import { SluiceError } from '../errors.ts';
+import { hexId, ID_BYTES, isId, NAME_PATTERN, shortId } from '../model/id.ts';
+import { nameKey, objectKey, objectPrefix, referenceKey, statusPrefix, topicsOf } from '../model/keys.ts';
 import type { Kind, Obj } from '../model/object.ts';
+import { retrying, type Turns } from './turn.ts';
 
 export interface WriteOptions {
   /** Who asks, for the change log. */
@@ -29,12 +30,12 @@ export interface Parts {
   readonly ipams: ReadonlyMap<string, IpamDriver>;
   /** Prefixes that the host has routes to. */
   readonly hostPrefixes: () => readonly string[];
+  /** Writers of this process that would get in each other's way. */
+  readonly turns: Turns;
 }
 
 /** Layout version of the specs. */
-export const SCHEMA = 1;
-/** Attempts of a read-change-write against others. */
-const ATTEMPTS_MAX = 16;
+const SCHEMA = 1;
 /** The shortest abbreviation of an id. */
 const REF_MIN = 4;
 
@@ -49,11 +50,18 @@ export function checkName(kind: Kind, name: string): void {
 
 export class Records<K extends Kind, O extends Obj<K>> {
   readonly #kind: K;
-  readonly #parts: Parts;
+  readonly #parts: Pick<Parts, 'store' | 'clock' | 'node'>;
+  readonly #claimKey: (object: O) => string;
 
-  constructor(kind: K, parts: Parts) {
+  /** `claimKey`: the key that only one object can hold; default its name, on its owner or in the cluster. */
+  constructor(
+    kind: K,
+    parts: Pick<Parts, 'store' | 'clock' | 'node'>,
+    claimKey: (object: O) => string = (object) => nameKey(kind, object.owner, object.name),
+  ) {
     this.#kind = kind;
     this.#parts = parts;
+    this.#claimKey = claimKey;
   }
 
   newId(): string {
@@ -66,45 +74,58 @@ export class Records<K extends Kind, O extends Obj<K>> {
     return { kind: this.#kind, id, name, revision: 0, schema: SCHEMA, owner, labels, createdAt, spec } as unknown as O;
   }
 
-  /** Writes of a new object: itself and its name, which only one can claim. */
+  /** Writes of a new object: itself, and the claim that only one can have. */
   creation(object: O): Op[] {
     return [
       { op: 'put', key: objectKey(this.#kind, object.id), value: object, expect: 0 },
-      { op: 'put', key: nameKey(this.#kind, object.owner, object.name), value: { id: object.id }, expect: 0 },
+      { op: 'put', key: this.#claimKey(object), value: { id: object.id }, expect: 0 },
     ];
   }
 
   change(object: O, change: Partial<O>): Op {
-    return {
-      op: 'put',
-      key: objectKey(this.#kind, object.id),
-      value: { ...object, ...change },
-      expect: object.revision,
-    };
+    const value = { ...object, ...change };
+    return { op: 'put', key: objectKey(this.#kind, object.id), value, expect: object.revision };
   }
 
   /** Writes that begin a removal: the mark, and the name free for a successor. */
   removal(object: O): Op[] {
+    return [this.change(object, { removing: true } as Partial<O>), { op: 'delete', key: this.#claimKey(object) }];
+  }
+
+  /** Writes of whoever begins to refer to the object: it is as it was read, and a removal that has looked already fails. */
+  reference(object: O): Op[] {
     return [
-      this.change(object, { removing: true } as Partial<O>),
-      { op: 'delete', key: nameKey(this.#kind, object.owner, object.name) },
+      { op: 'check', key: objectKey(this.#kind, object.id), expect: object.revision },
+      { op: 'put', key: referenceKey(this.#kind, object.id), value: {} },
     ];
   }
 
-  /** Fails the transaction when the object has changed or gone since it was read. */
-  check(object: O): Op {
-    return { op: 'check', key: objectKey(this.#kind, object.id), expect: object.revision };
+  /** Read before a removal looks for those who refer to the object; its result fails the transaction when one came since. */
+  async noNewReference(id: string): Promise<Op> {
+    const key = referenceKey(this.#kind, id);
+    return { op: 'check', key, expect: (await this.#parts.store.get(key))?.revision ?? 0 };
   }
 
-  /** Removes the record and its statuses; absent succeeds. */
+  /** Removes the record, its statuses and what is left of its name; absent succeeds. */
   async forget(object: O, network?: string): Promise<void> {
     const { store } = this.#parts;
-    const statuses = await store.list(statusPrefix(this.#kind, object.id));
-    const ops: Op[] = [
-      { op: 'delete', key: objectKey(this.#kind, object.id) },
-      ...statuses.items.map(({ key }) => ({ op: 'delete', key }) as const),
-    ];
-    await store.transact(ops, { topics: topicsOf(object, network) });
+    const statuses = async (): Promise<Op[]> =>
+      (await store.list(statusPrefix(this.#kind, object.id))).items.map(({ key }) => ({ op: 'delete', key }));
+    const options = { topics: topicsOf(object, network) };
+    await retrying(async () => {
+      const claim = await store.get<{ readonly id: string }>(this.#claimKey(object));
+      const ops: Op[] = [
+        { op: 'delete', key: objectKey(this.#kind, object.id) },
+        { op: 'delete', key: referenceKey(this.#kind, object.id) },
+        ...(await statuses()),
+      ];
+      // By now the name may be a successor's.
+      if (claim?.value.id === object.id)
+        ops.push({ op: 'delete', key: this.#claimKey(object), expect: claim.revision });
+      await store.transact(ops, options);
+    });
+    // A status that was written between the list and the end of its object; after that none is.
+    await store.transact(await statuses(), options);
   }
 
   async list(): Promise<O[]> {
@@ -116,28 +137,36 @@ export class Records<K extends Kind, O extends Obj<K>> {
     return entry && withRevision(entry);
   }
 
-  /** The object that claims the name: this node's first, then the cluster's. */
+  async byClaim(key: string): Promise<O | null> {
+    const claim = await this.#parts.store.get<{ readonly id: string }>(key);
+    return claim && this.byId(claim.value.id);
+  }
+
+  /** The object that has the name: this node's first, then the cluster's. What is being removed has none. */
   async byName(name: string): Promise<O | null> {
-    for (const owner of [this.#parts.node, null]) {
-      const claim = await this.#parts.store.get<{ id: string }>(nameKey(this.#kind, owner, name));
-      if (claim) return this.byId(claim.value.id);
-    }
-    return null;
+    return (
+      (await this.byClaim(nameKey(this.#kind, this.#parts.node, name))) ??
+      (await this.byClaim(nameKey(this.#kind, null, name)))
+    );
   }
 
   /** By name, id, or the beginning of an id. `object.notfound`, `object.ambiguous`. */
   async get(ref: string): Promise<O> {
-    const exact = (await this.byName(ref)) ?? (isId(ref) ? await this.byId(ref) : null);
+    return (await this.byName(ref)) ?? this.byIdPrefix(ref);
+  }
+
+  async byIdPrefix(ref: string): Promise<O> {
+    const exact = isId(ref) ? await this.byId(ref) : null;
     if (exact) return exact;
     if (/^[0-9a-f]+$/.test(ref) && ref.length >= REF_MIN) {
       const { items } = await this.#parts.store.list<O>(`${objectPrefix(this.#kind)}${ref}`);
       if (items.length === 1) return withRevision(items[0]!);
       if (items.length > 1) {
-        const ids = items.map(({ value }) => value.id);
+        const names = items.map(({ value }) => `${value.name} (${shortId(value.id)})`);
         throw new SluiceError(
           'object.ambiguous',
-          `several ${this.#kind}s have an id that begins with ${ref}: ${ids.map((id) => id.slice(0, 12)).join(', ')}`,
-          { ref, ids },
+          `several ${this.#kind}s have an id that begins with ${ref}: ${names.join(', ')}`,
+          { ref, ids: items.map(({ value }) => value.id) },
         );
       }
     }
@@ -158,28 +187,11 @@ export class Records<K extends Kind, O extends Obj<K>> {
 
 export const withRevision = <O extends Obj>({ value, revision }: Entry<O>): O => ({ ...value, revision });
 
-/** Repeats a read-change-write while others are faster. */
-export async function retrying<T>(work: () => Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await work();
-    } catch (error) {
-      if (!isSluiceError(error, 'store.conflict') || attempt === ATTEMPTS_MAX) throw error;
-    }
-  }
-}
-
-/** Runs `work`; when it fails, what was registered on the way is undone, the last first. The original error wins. */
-export async function undoing<T>(work: (undo: (step: () => Promise<void>) => void) => Promise<T>): Promise<T> {
-  const steps: (() => Promise<void>)[] = [];
-  try {
-    return await work((step) => steps.push(step));
-  } catch (error) {
-    const failures: unknown[] = [];
-    for (const step of steps.reverse()) await step().catch((failure: unknown) => failures.push(failure));
-    // What could not be undone is an orphaned lease: the collector frees it.
-    if (failures.length > 0 && error instanceof SluiceError)
-      throw new SluiceError(error.code, error.message, { ...error.details, undo: failures.map(String) }, error);
-    throw error;
-  }
+/** Whether two values are the same JSON, whatever the order of their keys; a key without a value is none. */
+export function sameJson(a: unknown, b: unknown): boolean {
+  const sorted = (_: string, value: unknown): unknown =>
+    value !== null && typeof value === 'object' && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).sort(([x], [y]) => (x < y ? -1 : 1)))
+      : value;
+  return JSON.stringify(a, sorted) === JSON.stringify(b, sorted);
 }

@@ -1,9 +1,10 @@
 /** Statuses: written by the node that is named in them, shown beside the object. */
 import type { Store } from '../contracts/store.ts';
 import { nodeTopic, objectKey, statusKey } from '../model/keys.ts';
-import type { Obj, Status } from '../model/object.ts';
+import type { Kind, Obj, Status } from '../model/object.ts';
 import type { View } from '../model/request.ts';
-import { retrying } from './records.ts';
+import { sameJson } from './records.ts';
+import { retrying } from './turn.ts';
 
 export class Statuses {
   readonly #store: Store;
@@ -14,20 +15,31 @@ export class Statuses {
     this.#node = node;
   }
 
-  /** A status of an object that is gone by now is not written: nobody would remove it. A node's own has no object. */
+  /**
+   * Written when it differs from what is there. That of an object that is gone by now is not: nobody would remove it. A node's own has no
+   * object. Conditions come counted (controller/tracker.ts); here they are taken as they are.
+   */
   async set(status: Status): Promise<void> {
-    const put = { op: 'put', key: statusKey(status.kind, status.id, status.node), value: status } as const;
+    const statusAt = statusKey(status.kind, status.id, status.node);
+    const objectAt = objectKey(status.kind, status.id);
     await retrying(async () => {
-      const key = objectKey(status.kind, status.id);
-      const object = status.kind === 'node' ? null : await this.#store.get(key);
+      const there = await this.#store.get<Status>(statusAt);
+      if (there && sameJson(there.value, status)) return;
+      const object = status.kind === 'node' ? null : await this.#store.get(objectAt);
       if (status.kind !== 'node' && !object) return;
-      const check = object ? [{ op: 'check', key, expect: object.revision } as const] : [];
-      await this.#store.transact([put, ...check], { topics: [nodeTopic(this.#node)] });
+      const check = object ? [{ op: 'check', key: objectAt, expect: object.revision } as const] : [];
+      await this.#store.transact([{ op: 'put', key: statusAt, value: status }, ...check], {
+        topics: [nodeTopic(this.#node)],
+      });
     });
   }
 
+  /** What this node says of the object, null: nothing yet. */
+  async get(kind: Kind, id: string): Promise<Status | null> {
+    return (await this.#store.get<Status>(statusKey(kind, id, this.#node)))?.value ?? null;
+  }
+
   async view<O extends Obj>(object: O): Promise<View<O>> {
-    const entry = await this.#store.get<Status>(statusKey(object.kind, object.id, this.#node));
-    return { ...object, status: entry?.value ?? null };
+    return { ...object, status: await this.get(object.kind, object.id) };
   }
 }

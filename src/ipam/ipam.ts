@@ -6,126 +6,101 @@ import type { Clock } from '../clock.ts';
 import type { AddressRequest, IpamDriver, Lease, Pool, PoolRequest } from '../contracts/driver.ts';
 import type { Store } from '../contracts/store.ts';
 import { isSluiceError, SluiceError } from '../errors.ts';
-import { canonicalAddress, contains, familyOf, formatAddress, formatCidr, parseCidr, tryParse } from '../model/ip.ts';
+import {
+  type Cidr,
+  canonicalAddress,
+  contains,
+  formatAddress,
+  formatCidr,
+  parseAddress,
+  parseCidr,
+} from '../model/ip.ts';
 import { leaseKey, leasePrefix, poolKey } from '../model/keys.ts';
-import { candidates, usable } from './choose.ts';
+import { nextAddress, type PoolBase, usable } from './choose.ts';
+import { Occupancy } from './occupancy.ts';
+import { Pools } from './pool.ts';
 
-export interface PoolBase {
-  /** `172.17.0.0/12` */
-  readonly base: string;
-  /** Prefix length of the subnets that it is cut into. */
-  readonly size: number;
-}
+export type { PoolBase } from './choose.ts';
 
 export interface IpamOptions {
   readonly store: Store;
   readonly clock: Clock;
   /** Automatic pools, tried in order. */
   readonly pools: readonly PoolBase[];
-  /** A lease whose owner is missing is freed when it still is after this long. Default 30,000 ms. */
+  /** A lease or pool whose owner is missing is freed when it still is after this long. Default 30,000 ms. */
   readonly graceMs?: number;
 }
 
-interface StoredPool {
-  readonly id: string;
-  readonly cidr: string;
-  readonly owner: string;
-  readonly space: string;
+export interface CollectingIpam extends IpamDriver {
+  /**
+   * Frees leases and pools whose owner is not among the living, when it was not at an earlier call `graceMs` ago either: an owner is stored
+   * after its addresses. Returns how many were freed.
+   */
+  collect(live: ReadonlySet<string>): Promise<number>;
 }
 
 /** What this process believes of a pool; the store decides. */
 interface Index {
-  readonly taken: Set<bigint>;
-  /** Last address given, so that one that was just freed is not the next. */
+  readonly cidr: Cidr;
+  /** The pool's own revision: a lease is written only while it stands. */
+  readonly revision: number;
+  readonly taken: Occupancy;
   cursor: bigint;
 }
 
-/** Attempts against other allocators before the pool is read anew. */
-const ATTEMPTS_MAX = 64;
+/** Addresses that others were faster at, in one request, before it is given up. */
+const CONFLICTS_MAX = 1_000;
+/** As many in a row, and the pool is read anew. */
+const STALE_AFTER = 4;
 
-export interface CollectingIpam extends IpamDriver {
-  /** Frees leases whose owner is not among the living, in two passes at least `graceMs` apart. Returns how many were freed. */
-  collect(live: ReadonlySet<string>): Promise<number>;
-}
-
-export function createIpam(options: IpamOptions): CollectingIpam {
-  return new StoreIpam(options);
-}
+export const createIpam = (options: IpamOptions): CollectingIpam => new StoreIpam(options);
 
 class StoreIpam implements CollectingIpam {
   readonly name = 'default';
   readonly #store: Store;
   readonly #clock: Clock;
-  readonly #bases: readonly PoolBase[];
   readonly #graceMs: number;
-  readonly #indexes = new Map<string, Index>();
-  /** Leases without an owner → when that was first seen (monotonic milliseconds). */
-  readonly #orphans = new Map<string, number>();
+  readonly #pools: Pools;
+  readonly #indexes = new Map<string, Promise<Index>>();
+  /** Keys and revisions of what has no owner → when that was first seen, monotonic milliseconds. */
+  #orphans: ReadonlyMap<string, number> = new Map();
 
   constructor({ store, clock, pools, graceMs = 30_000 }: IpamOptions) {
     this.#store = store;
     this.#clock = clock;
-    this.#bases = pools;
     this.#graceMs = graceMs;
+    this.#pools = new Pools(store, pools);
   }
 
-  async requestPool(request: PoolRequest): Promise<Pool> {
-    for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-      const existing = await this.#storedPools();
-      const own = existing.find(
-        (pool) =>
-          pool.owner === request.owner &&
-          familyOf(pool.cidr) === request.family &&
-          (!request.cidr || sameCidr(pool.cidr, request.cidr)),
-      );
-      if (own) return { id: own.id, cidr: own.cidr };
-      const cidr = request.cidr ? this.#explicit(request, existing) : this.#automatic(request, existing);
-      // The prefix is part of the id: two that choose the same one at the same time meet here.
-      const id = `${request.space}-${cidr.replace(/[/:]/g, '_')}`;
-      try {
-        await this.#store.transact([
-          {
-            op: 'put',
-            key: poolKey(id),
-            value: { id, cidr, owner: request.owner, space: request.space } satisfies StoredPool,
-            expect: 0,
-          },
-        ]);
-        return { id, cidr };
-      } catch (error) {
-        if (!isSluiceError(error, 'store.conflict')) throw error;
-      }
-    }
-    throw new SluiceError('store.conflict', 'the pools changed too often while one was chosen');
+  requestPool(request: PoolRequest): Promise<Pool> {
+    return this.#pools.request(request);
   }
 
   async releasePool(poolId: string): Promise<void> {
-    const { items } = await this.#store.list(leasePrefix(poolId));
-    await this.#store.transact([
-      ...items.map(({ key }) => ({ op: 'delete', key }) as const),
-      { op: 'delete', key: poolKey(poolId) },
-    ]);
+    await this.#pools.release(poolId);
     this.#indexes.delete(poolId);
   }
 
   async requestAddress(request: AddressRequest): Promise<Lease> {
-    const pool = (await this.#store.get<StoredPool>(poolKey(request.pool)))?.value;
-    if (!pool)
-      throw new SluiceError('object.notfound', `there is no address pool ${request.pool}`, { pool: request.pool });
-    return request.address ? this.#exactly(pool, request, canonicalAddress(request.address)) : this.#any(pool, request);
+    for (let attempt = 0; ; attempt++) {
+      const index = await this.#index(request.pool);
+      try {
+        return request.address === undefined
+          ? await this.#any(index, request)
+          : await this.#exactly(index, request, canonicalAddress(request.address));
+      } catch (error) {
+        // Not the address but the pool changed under us: it was released, and perhaps given again.
+        const stale = isSluiceError(error, 'store.conflict') && error.details.key === poolKey(request.pool);
+        if (!stale || attempt > 0) throw error;
+        this.#indexes.delete(request.pool);
+      }
+    }
   }
 
   async releaseAddress(poolId: string, address: string, owner: string): Promise<void> {
     const key = leaseKey(poolId, canonicalAddress(address));
     const entry = await this.#store.get<Lease>(key);
-    if (entry?.value.owner !== owner) return;
-    try {
-      await this.#store.transact([{ op: 'delete', key, expect: entry.revision }]);
-    } catch (error) {
-      // Somebody released it first, or it is another's by now.
-      if (!isSluiceError(error, 'store.conflict')) throw error;
-    }
-    this.#indexes.get(poolId)?.taken.delete(tryParse(address) ?? -1n);
+    if (entry?.value.owner === owner) await this.#free(poolId, entry.value.address, entry.revision);
   }
 
   async leases(poolId: string): Promise<Lease[]> {
@@ -133,157 +108,152 @@ class StoreIpam implements CollectingIpam {
   }
 
   async pools(): Promise<(Pool & { owner: string })[]> {
-    return (await this.#storedPools()).map(({ id, cidr, owner }) => ({ id, cidr, owner }));
+    return (await this.#pools.list()).items.map(({ value: { id, cidr, owner } }) => ({ id, cidr, owner }));
   }
 
   async collect(live: ReadonlySet<string>): Promise<number> {
     const now = this.#clock.monotonic();
-    const seen = new Set<string>();
+    const orphans = new Map<string, number>();
     let freed = 0;
-    const { items } = await this.#store.list<Lease>('lease/');
-    const pools = (await this.#store.list<StoredPool>('pool/')).items.filter(({ value }) => !live.has(value.owner));
-    for (const { key, value } of [...items.filter((item) => !live.has(item.value.owner)), ...pools]) {
-      seen.add(key);
-      const since = this.#orphans.get(key);
-      if (since === undefined) this.#orphans.set(key, now);
-      else if (now - since >= this.#graceMs) {
-        if ('address' in value) await this.releaseAddress(value.pool, value.address, value.owner);
-        else await this.releasePool(value.id);
-        freed++;
-      }
+    const due = ({ key, revision }: { readonly key: string; readonly revision: number }): boolean => {
+      // With the revision: the same address leased anew is another lease.
+      const mark = `${key}@${revision}`;
+      const since = this.#orphans.get(mark) ?? now;
+      if (now - since >= this.#graceMs && this.#orphans.has(mark)) return true;
+      orphans.set(mark, since);
+      return false;
+    };
+    for (const entry of (await this.#store.list<Lease>(leasePrefix())).items) {
+      if (live.has(entry.value.owner) || !due(entry)) continue;
+      if (await this.#free(entry.value.pool, entry.value.address, entry.revision)) freed++;
     }
-    for (const key of this.#orphans.keys()) if (!seen.has(key)) this.#orphans.delete(key);
+    for (const entry of (await this.#pools.list()).items) {
+      if (live.has(entry.value.owner) || !due(entry)) continue;
+      if (await this.#pools.release(entry.value.id, entry.revision)) freed++;
+      this.#indexes.delete(entry.value.id);
+    }
+    this.#orphans = orphans;
     return freed;
   }
 
-  async #storedPools(): Promise<StoredPool[]> {
-    return (await this.#store.list<StoredPool>('pool/')).items.map(({ value }) => value);
-  }
-
-  #explicit({ cidr, avoid, space }: PoolRequest, existing: readonly StoredPool[]): string {
-    const wanted = parseCidr(cidr!, { strict: true });
-    const other = existing.find((pool) => pool.space === space && overlapping(pool.cidr, cidr!));
-    if (other)
-      throw new SluiceError('network.overlap', `${cidr} overlaps ${other.cidr} of another network`, {
-        cidr,
-        other: other.cidr,
-        owner: other.owner,
-      });
-    const route = avoid.find((prefix) => overlapping(prefix, cidr!));
-    if (route)
-      throw new SluiceError('network.overlap', `${cidr} overlaps ${route}, to which the host has a route`, {
-        cidr,
-        other: route,
-      });
-    return formatCidr(wanted);
-  }
-
-  #automatic({ family, avoid }: PoolRequest, existing: readonly StoredPool[]): string {
-    const taken = [...avoid, ...existing.map(({ cidr }) => cidr)].filter((cidr) => familyOf(cidr) === family);
-    for (const { base, size } of this.#bases) {
-      if (familyOf(base) !== family) continue;
-      const whole = parseCidr(base);
-      const step = 1n << BigInt((family === 4 ? 32 : 128) - size);
-      // The base's own address may lie inside it, as Docker's 172.17.0.0/12: subnets count from there.
-      const start = tryParse(base.split('/')[0]!)!;
-      const end = whole.base + (1n << BigInt((family === 4 ? 32 : 128) - whole.prefix));
-      for (let at = start, tries = 0; at + step <= end && tries < 65_536; at += step, tries++) {
-        const cidr = formatCidr({ family, base: at, prefix: size });
-        if (!taken.some((other) => overlapping(other, cidr))) return cidr;
+  async #any(index: Index, { pool, owner, range, purpose = 'endpoint' }: AddressRequest): Promise<Lease> {
+    const part = range === undefined ? undefined : parseCidr(range);
+    const fromTop = purpose === 'vip';
+    for (let conflicts = 0, isFresh = false; conflicts < CONFLICTS_MAX; ) {
+      const { cidr, taken, cursor } = index;
+      const value = nextAddress({ cidr, range: part, taken, cursor, fromTop });
+      if (value === null && isFresh)
+        throw new SluiceError('address.exhausted', `${range ?? formatCidr(cidr)} has no free address left`, {
+          cidr: formatCidr(cidr),
+          range,
+        });
+      // Others may have released what is believed to be taken, or taken what is believed to be free.
+      if (value === null || (conflicts > 0 && conflicts % STALE_AFTER === 0 && !isFresh)) {
+        this.#indexes.delete(pool);
+        index = await this.#index(pool);
+        isFresh = true;
+        continue;
       }
+      const lease: Lease = { pool, address: formatAddress(cidr.family, value), owner, purpose };
+      if (await this.#claim(index, lease, value)) {
+        if (!fromTop) index.cursor = value;
+        return lease;
+      }
+      conflicts++;
+      isFresh = false;
     }
-    throw new SluiceError(
-      'pool.exhausted',
-      `no automatic IPv${family} subnet is left that overlaps neither a network nor a route of the host`,
-      { family },
-    );
+    const cidr = formatCidr(index.cidr);
+    throw new SluiceError('store.conflict', `${CONFLICTS_MAX} addresses of ${cidr} were taken by others meanwhile`, {
+      cidr,
+    });
   }
 
-  async #exactly(pool: StoredPool, { owner, purpose }: AddressRequest, address: string): Promise<Lease> {
-    const cidr = parseCidr(pool.cidr);
-    const value = tryParse(address)!;
-    const { first, last } = usable(cidr);
-    if (!contains(cidr, address))
-      throw new SluiceError('address.outside', `${address} is not in ${pool.cidr}`, { address, cidr: pool.cidr });
-    if (value < first || value > last)
-      throw new SluiceError('address.outside', `${address} is the network or broadcast address of ${pool.cidr}`, {
-        address,
-        cidr: pool.cidr,
-      });
-    const lease: Lease = { pool: pool.id, address, owner, purpose: purpose ?? 'endpoint' };
-    if (await this.#claim(lease)) return lease;
-    const holder = (await this.#store.get<Lease>(leaseKey(pool.id, address)))?.value;
+  async #exactly(index: Index, { pool, owner, purpose }: AddressRequest, address: string): Promise<Lease> {
+    const { family, value } = parseAddress(address);
+    const { low, high } = usable(index.cidr);
+    const cidr = formatCidr(index.cidr);
+    if (!contains(index.cidr, address))
+      throw new SluiceError('address.outside', `${address} is not in ${cidr}`, { address, cidr });
+    if (value < low || value > high) {
+      const what = family === 6 ? 'subnet-router anycast' : value < low ? 'network' : 'broadcast';
+      throw new SluiceError('address.outside', `${address} is the ${what} address of ${cidr}`, { address, cidr });
+    }
+    const lease: Lease = { pool, address, owner, purpose: purpose ?? 'endpoint' };
+    if (await this.#claim(index, lease, value)) return lease;
+    const holder = (await this.#store.get<Lease>(leaseKey(pool, address)))?.value;
     if (holder?.owner === owner) return holder;
-    throw new SluiceError('address.inuse', `${address} is leased already`, {
+    throw new SluiceError('address.inuse', `${address} is leased to ${holder?.owner.slice(0, 12) ?? 'another'}`, {
       address,
       owner: holder?.owner,
       purpose: holder?.purpose,
     });
   }
 
-  async #any(pool: StoredPool, { owner, range, purpose = 'endpoint' }: AddressRequest): Promise<Lease> {
-    const cidr = parseCidr(pool.cidr);
-    for (const fresh of [false, true]) {
-      const index = await this.#index(pool.id, fresh);
-      let attempts = 0;
-      for (const value of candidates(
-        cidr,
-        range ? parseCidr(range) : undefined,
-        purpose === 'vip',
-        index.cursor,
-        index.taken,
-      )) {
-        const lease: Lease = { pool: pool.id, address: formatAddress(cidr.family, value), owner, purpose };
-        if (await this.#claim(lease)) {
-          if (purpose !== 'vip') index.cursor = value;
-          return lease;
-        }
-        // Another allocator was faster: too often means that this index is stale.
-        if (++attempts >= ATTEMPTS_MAX && !fresh) break;
-      }
-    }
-    throw new SluiceError('address.exhausted', `${range ?? pool.cidr} has no free address left`, {
-      cidr: pool.cidr,
-      range,
-    });
-  }
-
-  async #claim(lease: Lease): Promise<boolean> {
-    const taken = (await this.#index(lease.pool)).taken;
+  /** Writes the lease; false: somebody has the address. */
+  async #claim({ taken, revision }: Index, lease: Lease, value: bigint): Promise<boolean> {
+    const wasFree = !taken.has(value);
+    // At once, so that the next request of this process looks elsewhere.
+    taken.add(value);
     try {
-      await this.#store.transact([
-        { op: 'put', key: leaseKey(lease.pool, lease.address), value: lease, expect: 0 },
-        { op: 'check', key: poolKey(lease.pool), expect: (await this.#store.get(poolKey(lease.pool)))?.revision ?? -1 },
-      ]);
-      taken.add(tryParse(lease.address)!);
+      await this.#store.transact(
+        [
+          { op: 'check', key: poolKey(lease.pool), expect: revision },
+          { op: 'put', key: leaseKey(lease.pool, lease.address), value: lease, expect: 0 },
+        ],
+        { topics: [] },
+      );
       return true;
     } catch (error) {
-      if (!isSluiceError(error, 'store.conflict')) throw error;
-      taken.add(tryParse(lease.address)!);
-      return false;
+      if (isSluiceError(error, 'store.conflict') && error.details.key !== poolKey(lease.pool)) return false;
+      if (wasFree) taken.delete(value);
+      throw error;
     }
   }
 
-  async #index(poolId: string, fresh = false): Promise<Index> {
+  /** Deletes the lease while it is at the revision; false: it is not. */
+  async #free(poolId: string, address: string, revision: number): Promise<boolean> {
+    try {
+      await this.#store.transact([{ op: 'delete', key: leaseKey(poolId, address), expect: revision }], { topics: [] });
+    } catch (error) {
+      // Somebody released it first, and it may be another's by now.
+      if (isSluiceError(error, 'store.conflict')) return false;
+      throw error;
+    }
+    const index = await this.#indexes.get(poolId);
+    index?.taken.delete(parseAddress(address).value);
+    return true;
+  }
+
+  #index(poolId: string): Promise<Index> {
     const known = this.#indexes.get(poolId);
-    if (known && !fresh) return known;
-    const leases = await this.leases(poolId);
-    const taken = new Set(leases.map(({ address }) => tryParse(address)!));
-    const given = leases.filter(({ purpose }) => purpose === 'endpoint').map(({ address }) => tryParse(address)!);
-    const index: Index = {
-      taken,
-      cursor: known?.cursor ?? given.sort((a, b) => (a < b ? -1 : 1)).at(-1) ?? -1n,
+    if (known) return known;
+    const reading = this.#read(poolId);
+    this.#indexes.set(poolId, reading);
+    // What could not be read is read again by the next who asks.
+    reading.catch(() => {
+      if (this.#indexes.get(poolId) === reading) this.#indexes.delete(poolId);
+    });
+    return reading;
+  }
+
+  async #read(poolId: string): Promise<Index> {
+    const pool = await this.#pools.get(poolId);
+    if (!pool) throw new SluiceError('object.notfound', `there is no address pool ${poolId}`, { pool: poolId });
+    const { items } = await this.#store.list<Lease>(leasePrefix(poolId));
+    const leases = items.map(({ value: { address, purpose }, revision }) => ({
+      value: parseAddress(address).value,
+      purpose,
+      revision,
+    }));
+    // The search goes on behind the endpoint's address that was given last, also in another life of the daemon.
+    const newest = leases
+      .filter(({ purpose }) => purpose === 'endpoint')
+      .reduce((last, lease) => (lease.revision > last.revision ? lease : last), { value: -1n, revision: 0 });
+    return {
+      cidr: parseCidr(pool.value.cidr),
+      revision: pool.revision,
+      taken: new Occupancy(leases.map(({ value }) => value)),
+      cursor: newest.value,
     };
-    this.#indexes.set(poolId, index);
-    return index;
   }
 }
-
-const overlapping = (a: string, b: string): boolean => {
-  const [x, y] = [parseCidr(a), parseCidr(b)];
-  if (x.family !== y.family) return false;
-  const size = (cidr: typeof x): bigint => 1n << BigInt((cidr.family === 4 ? 32 : 128) - cidr.prefix);
-  return x.base < y.base + size(y) && y.base < x.base + size(x);
-};
-
-const sameCidr = (a: string, b: string): boolean => formatCidr(parseCidr(a)) === formatCidr(parseCidr(b));

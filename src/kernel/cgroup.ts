@@ -1,14 +1,17 @@
 /** cgroup v2, also where v1 controllers stand beside it. By hand: `mkdir`, `rmdir`, `cat cgroup.procs`. */
-import { mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '../clock.ts';
 import type { Cgroups } from '../contracts/kernel.ts';
 import { SluiceError } from '../errors.ts';
-import { kernelError } from './libc.ts';
+import { timed } from '../metrics.ts';
+import { fsError, kernelError } from './libc.ts';
+import { CGROUP2_MAGIC, fileSystem } from './mount.ts';
 
 /** A killed process is gone after this long, or something holds it. */
 const KILL_MS_MAX = 2_000;
 const KILL_STEP_MS = 5;
+const ENOENT = 2;
 
 /** Mount point of cgroup v2 in the text of /proc/self/mountinfo; null when there is none. Octal escapes are undone. */
 export function findCgroup2(mountinfo: string): string | null {
@@ -43,16 +46,25 @@ export class KernelCgroups implements Cgroups {
   }
 
   ensure(path: string): bigint {
-    try {
-      mkdirSync(path, { recursive: true });
-    } catch (error) {
-      throw kernelError(Math.abs((error as NodeJS.ErrnoException).errno ?? 0), `make cgroup ${path}`);
-    }
-    return this.id(path) ?? 0n;
+    return timed('cgroup', 'ensure', () => {
+      try {
+        mkdirSync(path, { recursive: true });
+      } catch (error) {
+        throw fsError(error, `make cgroup ${path}`);
+      }
+      const id = this.id(path);
+      if (id === null) throw kernelError(ENOENT, `make cgroup ${path}`, 'somebody removed it at once');
+      return id;
+    });
   }
 
   id(path: string): bigint | null {
-    return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino ?? null;
+    const found = statSync(path, { bigint: true, throwIfNoEntry: false });
+    if (!found) return null;
+    // Anywhere else it would be a plain folder, to which nothing can be attached and which limits nobody.
+    if (fileSystem(path) !== CGROUP2_MAGIC)
+      throw new SluiceError('kernel.failed', `${path} is not below a cgroup v2 mount`, { path });
+    return found.ino;
   }
 
   processes(path: string): number[] {
@@ -61,7 +73,7 @@ export class KernelCgroups implements Cgroups {
         return readFileSync(join(dir, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean).map(Number);
       } catch (error) {
         if (['ENOENT', 'ENODEV', 'EOPNOTSUPP'].includes((error as NodeJS.ErrnoException).code ?? '')) return [];
-        throw error;
+        throw fsError(error, `read the processes of cgroup ${dir}`);
       }
     });
   }
@@ -88,15 +100,12 @@ export class KernelCgroups implements Cgroups {
 
   async #kill(path: string): Promise<void> {
     const until = this.#clock.monotonic() + KILL_MS_MAX;
-    while (this.processes(path).length > 0) {
+    for (let left = this.processes(path); left.length > 0; left = this.processes(path)) {
+      if (left.includes(process.pid))
+        throw new SluiceError('object.inuse', `cgroup ${path} holds this process itself`, { path });
       if (this.#clock.monotonic() > until)
-        throw new SluiceError(
-          'kernel.failed',
-          `processes of cgroup ${path} do not end: ${this.processes(path).join(', ')}`,
-          { path },
-        );
-      // cgroup.kill takes forks of the moment with it (Linux 5.14).
-      writeFileSync(join(path, 'cgroup.kill'), '1');
+        throw new SluiceError('kernel.failed', `processes of cgroup ${path} do not end: ${left.join(', ')}`, { path });
+      signal(path, left);
       await this.#clock.sleep(KILL_STEP_MS);
     }
   }
@@ -110,20 +119,36 @@ export class KernelCgroups implements Cgroups {
         .map(({ name }) => join(path, name));
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
-      throw error;
+      throw fsError(error, `read cgroup ${path}`);
     }
     return entries.flatMap((dir) => [...this.#below(dir), dir]);
   }
 }
 
-function tryRemove(dir: string): boolean {
+/** cgroup.kill takes forks of the moment with it (Linux 5.14); without it those of the moment are killed one by one. */
+function signal(path: string, pids: readonly number[]): void {
+  const file = join(path, 'cgroup.kill');
   try {
-    rmdirSync(dir);
-    return true;
+    if (existsSync(file)) writeFileSync(file, '1');
+    // A process of a foreign PID namespace shows as 0, which would mean our own group.
+    else for (const pid of pids) if (pid > 0) process.kill(pid, 'SIGKILL');
   } catch (error) {
-    const { code, errno } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT') return true;
-    if (code === 'EBUSY' || code === 'ENOTEMPTY') return false;
-    throw kernelError(Math.abs(errno ?? 0), `remove cgroup ${dir}`);
+    // What ended meanwhile, a process or the whole cgroup, needs no signal.
+    if (!['ESRCH', 'ENOENT', 'ENODEV'].includes((error as NodeJS.ErrnoException).code ?? ''))
+      throw fsError(error, `kill the processes of cgroup ${path}`);
   }
 }
+
+/** False while something is in it. */
+const tryRemove = (dir: string): boolean =>
+  timed('cgroup', 'remove', () => {
+    try {
+      rmdirSync(dir);
+      return true;
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'ENOENT') return true;
+      if (code === 'EBUSY' || code === 'ENOTEMPTY') return false;
+      throw fsError(error, `remove cgroup ${dir}`);
+    }
+  });

@@ -4,11 +4,11 @@ import type { Kernel, LinkEvent, Namespace } from '../contracts/kernel.ts';
 import { KernelCgroups } from './cgroup.ts';
 import { peerOf } from './fd.ts';
 import { KernelFeatures } from './features.ts';
-import { openMonitor } from './monitor.ts';
 import { ensureBpffs } from './mount.ts';
+import { openMonitor } from './netlink/monitor.ts';
+import { KernelSockets } from './netlink/sockdiag.ts';
 import { KernelNamespaces } from './netns.ts';
 import { openNft } from './nft.ts';
-import { KernelSockets } from './sockdiag.ts';
 
 export interface KernelOptions {
   readonly clock?: Clock;
@@ -16,19 +16,25 @@ export interface KernelOptions {
   readonly host?: string;
 }
 
+/** Opens nothing but the host's namespace; netlink sockets, libnftables and probes come with their first use. */
 export function createKernel({ clock = systemClock, host }: KernelOptions = {}): Kernel {
   const namespaces = new KernelNamespaces(host);
+  const sockets = new KernelSockets();
+  const cgroups = new KernelCgroups(clock);
   return {
     namespaces,
     host: namespaces.host,
-    cgroups: new KernelCgroups(clock),
-    sockets: new KernelSockets(),
-    features: new KernelFeatures(namespaces),
+    cgroups,
+    sockets,
+    features: new KernelFeatures(cgroups),
     nft: (namespace: Namespace = namespaces.host) => openNft(namespace),
     monitor: (namespace: Namespace, groups: readonly LinkEvent['type'][], onEvent, onLoss) =>
       openMonitor(namespace, groups, onEvent, onLoss),
     ensureBpffs,
     peer: peerOf,
-    [Symbol.dispose]: () => namespaces[Symbol.dispose](),
+    [Symbol.dispose]() {
+      sockets[Symbol.dispose]();
+      namespaces[Symbol.dispose]();
+    },
   };
 }

@@ -30,7 +30,15 @@ export const libc = {
   getsockname: lib.func('int getsockname(int fd, uint8_t *address, uint8_t *length)'),
   statfs: lib.func('int statfs(const char *path, uint8_t *out)'),
   flock: lib.func('int flock(int fd, int operation)'),
+  ioctl: lib.func('int ioctl(int fd, unsigned long request)'),
+  poll: lib.func('int poll(uint8_t *descriptors, unsigned long count, int timeoutMs)'),
+  bpf: lib.func('long syscall(long number, int command, uint8_t *attributes, uint32_t length)'),
 } as const;
+
+/** Flags of socket(2), accept4(2). */
+export const SOCK_CLOEXEC = 0o2000000;
+export const SOCK_NONBLOCK = 0o4000;
+export const SOL_SOCKET = 1;
 
 const names = new Map<number, string>(Object.entries(constants.errno).map(([name, number]) => [number, name]));
 // Linux's own, where libuv's table has another name for the number or none.
@@ -59,6 +67,12 @@ export function kernelError(errno: number, what: string, message = ''): SluiceEr
     name,
     message,
   });
+}
+
+/** A failure of node:fs as a coded error; what is one already passes through. */
+export function fsError(error: unknown, what: string, message = ''): SluiceError {
+  if (error instanceof SluiceError) return error;
+  return kernelError(Math.abs((error as NodeJS.ErrnoException).errno ?? 0), what, message);
 }
 
 /** The errno of a `kernel.*` error, 0 for anything else. */

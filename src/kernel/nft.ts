@@ -4,7 +4,7 @@
  */
 import koffi from 'koffi';
 import type { Namespace, Nft } from '../contracts/kernel.ts';
-import { SluiceError } from '../errors.ts';
+import { type ErrorCode, SluiceError } from '../errors.ts';
 import { timed } from '../metrics.ts';
 
 interface Library {
@@ -18,8 +18,16 @@ interface Library {
   run(context: unknown, commands: string): number;
 }
 
-/** NFT_CTX_OUTPUT_*: HANDLE 1 << 3, JSON 1 << 4, NUMERIC_PROTO 1 << 7, NUMERIC_PRIO 1 << 8 */
-const OUTPUT_JSON = (1 << 4) | (1 << 3);
+/** NFT_CTX_OUTPUT_HANDLE, NFT_CTX_OUTPUT_JSON */
+const OUTPUT_JSON = (1 << 3) | (1 << 4);
+
+/** nft tells by words alone what went wrong. */
+const CODES: readonly (readonly [sign: string, code: ErrorCode])[] = [
+  ['No such file or directory', 'kernel.notfound'],
+  ['File exists', 'kernel.exists'],
+  ['Operation not permitted', 'kernel.denied'],
+  ['Operation not supported', 'kernel.missing'],
+];
 
 let library: Library | undefined;
 
@@ -50,6 +58,7 @@ class NftContext implements Nft {
   readonly #namespace: Namespace;
   #context: unknown;
 
+  /** The namespace must stay open as long as the context. */
   constructor(namespace: Namespace) {
     this.#lib = load();
     this.#namespace = namespace;
@@ -64,8 +73,9 @@ class NftContext implements Nft {
   list(what: string): readonly Record<string, unknown>[] | null {
     const { failed, output, error } = timed('nft', 'list', () => this.#run(`list ${what}`));
     if (failed) {
-      if (/No such file or directory/.test(error)) return null;
-      throw this.#error(`list ${what}`, error);
+      const refused = this.#error(`list ${what}`, error);
+      if (refused.code === 'kernel.notfound') return null;
+      throw refused;
     }
     const { nftables } = JSON.parse(output) as { nftables: Record<string, unknown>[] };
     return nftables.filter((object) => !('metainfo' in object));
@@ -93,7 +103,9 @@ class NftContext implements Nft {
   }
 
   #run(commands: string): { failed: boolean; output: string; error: string } {
-    // The namespace again: set definitions resolve interface names by the thread's own.
+    if (!this.#context)
+      throw new SluiceError('kernel.failed', `nft "${commands.slice(0, 120)}": the context was closed`);
+    // Inside again: names of interfaces are resolved in the thread's namespace, not the socket's.
     const status = this.#namespace.run(() => this.#lib.run(this.#context, commands));
     return {
       failed: status !== 0,
@@ -104,11 +116,10 @@ class NftContext implements Nft {
 
   #error(commands: string, words: string): SluiceError {
     const first = commands.trim().split('\n')[0]!.slice(0, 120);
-    return new SluiceError(
-      'kernel.failed',
-      `nft "${first}": ${words.trim().split('\n').slice(0, 4).join(' | ') || 'refused without a reason'}`,
-      { nft: words.trim() },
-    );
+    const said = words.trim();
+    const code = CODES.find(([sign]) => said.includes(sign))?.[1] ?? 'kernel.failed';
+    const short = said.split('\n').slice(0, 4).join(' | ') || 'refused without a reason';
+    return new SluiceError(code, `nft "${first}": ${short}`, { nft: said });
   }
 }
 

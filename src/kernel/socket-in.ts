@@ -5,7 +5,7 @@
 import type { Namespace } from '../contracts/kernel.ts';
 import { familyOf, toBytes } from '../model/ip.ts';
 import { check, kernelError, lastErrno, libc } from './libc.ts';
-import { u32 } from './message.ts';
+import { u32 } from './netlink/message.ts';
 
 const AF_INET = 2;
 const AF_INET6 = 10;
@@ -33,7 +33,9 @@ function bound(namespace: Namespace, kind: number, address: string, port: number
   return namespace.run(() => {
     const fd = check(libc.socket(sockaddr.readUInt16LE(0), kind | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), 'socket');
     try {
-      check(libc.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, u32(1), 4), 'setsockopt(SO_REUSEADDR)');
+      // A listener may come back while its connections end. On UDP it would let any process that sets it too take the port's datagrams.
+      if (kind === SOCK_STREAM)
+        check(libc.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, u32(1), 4), 'setsockopt(SO_REUSEADDR)');
       check(libc.bind(fd, sockaddr, sockaddr.length), `bind ${address} port ${port} in ${namespace.path}`);
       if (kind === SOCK_STREAM) check(libc.listen(fd, LISTEN_BACKLOG), `listen on ${address} port ${port}`);
       return fd;

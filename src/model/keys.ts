@@ -4,17 +4,31 @@ import type { Kind } from './object.ts';
 export const objectKey = (kind: Kind, id: string): string => `${kind}/${id}`;
 export const objectPrefix = (kind: Kind): string => `${kind}/`;
 
-/** Create-only claim of a name; the value is the object's id. `owner` null: cluster-wide. */
+/** Create-only claim of a name; the value is `{id}` of the object. `owner` null: cluster-wide. */
 export const nameKey = (kind: Kind, owner: string | null, name: string): string =>
   `name/${kind}/${owner ?? '*'}/${name}`;
+
+/** Claim of a sandbox's one place on a network; the value is as a name's. Also how a sandbox's endpoints are found. */
+export const attachmentKey = (sandbox: string, network: string): string => `${attachmentPrefix(sandbox)}${network}`;
+export const attachmentPrefix = (sandbox: string): string => `name/endpoint/${sandbox}/`;
+
+/**
+ * Written by whoever begins to refer to the object (an endpoint to its network and sandbox, a service to its network and backends): a removal
+ * that looked for users and found none checks that it was not written since.
+ */
+export const referenceKey = (kind: Kind, id: string): string => `reference/${kind}/${id}`;
 
 export const statusKey = (kind: Kind, id: string, node: string): string => `status/${kind}/${id}/${node}`;
 export const statusPrefix = (kind?: Kind, id?: string): string =>
   `status/${kind ? `${kind}/${id ? `${id}/` : ''}` : ''}`;
 
 export const poolKey = (id: string): string => `pool/${id}`;
+export const poolPrefix = 'pool/';
+/** Written with every new pool of a space, so that of two that overlap only one is made. */
+export const poolSpaceKey = (space: 'local' | 'global'): string => `poolspace/${space}`;
 export const leaseKey = (pool: string, address: string): string => `lease/${pool}/${address}`;
-export const leasePrefix = (pool: string): string => `lease/${pool}/`;
+/** Leases of one pool, or of all. */
+export const leasePrefix = (pool?: string): string => (pool === undefined ? 'lease/' : `lease/${pool}/`);
 
 /** Node-local numbers that outlive the daemon (views, attachments, backend sets, backends). */
 export const numberKey = (node: string, space: NumberSpace, key: string): string =>

@@ -97,7 +97,7 @@ const attachment = {
   ip: ipv4.optional().openapi({ description: 'This IPv4 address rather than a free one.' }),
   ip6: ipv6.optional().openapi({ description: 'This IPv6 address rather than a free one.' }),
   mac: mac.optional(),
-  aliases: z.array(dnsName).max(64).optional().openapi({ description: 'Further DNS names on this network.' }),
+  aliases: z.array(name).max(32).optional().openapi({ description: 'Further DNS names on this network.' }),
   allow: z.array(cidr).max(64).optional().openapi({ description: 'CIDRs that it may also send from.' }),
   ifname: ifname.optional().openapi({ description: 'Absent: the first free `ethN`.' }),
   gwPriority: z.int().min(-2147483648).max(2147483647).optional().openapi({
@@ -157,7 +157,7 @@ const backendRequest: z.ZodType<BackendRequest> = z
   .openapi('BackendRequest', {
     description: "A sandbox on the service's network or a plain address; `port` overrides the service port's target.",
   });
-const backends = z.array(backendRequest).max(4096);
+const backends = z.array(backendRequest).max(1024);
 
 export const serviceRequest = z
   .strictObject({
@@ -176,11 +176,11 @@ export const serviceRequest = z
           protocol: z.enum(['tcp', 'udp']).optional().openapi({ description: 'Default `tcp`.' }),
         } satisfies Shape<NonNullable<ServiceRequest['ports']>[number]>),
       )
-      .max(256)
+      .max(64)
       .optional()
       .openapi({ description: 'Absent: every port of the VIP maps to the same backend port.' }),
     backends: backends.optional(),
-    aliases: z.array(dnsName).max(64).optional(),
+    aliases: z.array(name).max(32).optional().openapi({ description: 'Further DNS names.' }),
     labels: labels.optional(),
   } satisfies Shape<ServiceRequest>)
   .openapi('ServiceRequest');

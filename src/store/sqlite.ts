@@ -1,34 +1,43 @@
 /**
  * The store of one host: an SQLite file (node:sqlite). WAL with synchronous NORMAL: a crash of the daemon loses nothing, a power loss at
  * most the last moments, and it takes the namespaces with it anyway. The change log is a table; watchers are told in process.
+ * One process writes the file at a time: lock.ts sees to it. By hand, also while the daemon runs:
+ *
+ *     sqlite3 -readonly sluice.db 'SELECT key, revision FROM entries'
  */
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import type { Clock } from '../clock.ts';
 import type { Change, Entry, Op, Session, Store, TransactOptions, WatchEvent } from '../contracts/store.ts';
 import { SluiceError } from '../errors.ts';
+import type { Logger } from '../log.ts';
+import { hexId } from '../model/id.ts';
+import { clusterTopic } from '../model/keys.ts';
+import { guard } from './failure.ts';
+import { Followers, LOG_MAX, type Log, trimTo } from './follow.ts';
+import { Sessions } from './session.ts';
+import { entriesText, expectRevision, textOf, writesOf } from './write.ts';
 
 /** Version of the tables; a file with a higher one is not touched. */
 const SCHEMA = 1;
-/** Changes kept in the log: a watcher that is further behind lists again. */
-export const LOG_MAX = 10_000;
-/** Writes between two trimmings of the log. */
-const TRIM_EVERY = 1_000;
-/** Changes that a watch reads at once. */
-const READ_MAX = 256;
+/** A WAL that a burst of writes made longer is cut to this. */
+const WAL_BYTES_MAX = 16 * 1024 * 1024;
+/** How long somebody who reads the file by hand may hold a write up. */
+const BUSY_MS_MAX = 2_000;
 
 const TABLES = `
   CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value TEXT NOT NULL, revision INTEGER NOT NULL) WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS changes (revision INTEGER PRIMARY KEY, entries TEXT NOT NULL, actor TEXT);
   CREATE TABLE IF NOT EXISTS topics (topic TEXT NOT NULL, revision INTEGER NOT NULL, PRIMARY KEY (topic, revision)) WITHOUT ROWID;
-  CREATE TABLE IF NOT EXISTS sessions (name TEXT PRIMARY KEY, epoch INTEGER NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS epochs (name TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID;
   CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 `;
 
-export interface SqliteOptions {
-  /** File, or `:memory:`. */
+export interface SqliteStoreOptions {
+  /** File; its folder exists. `:memory:` keeps nothing. */
   readonly path: string;
   readonly clock: Clock;
-  /** Changes kept in the log. */
+  readonly logger?: Logger;
+  /** Changes kept in the log. Default 10,000. */
   readonly logMax?: number;
 }
 
@@ -38,283 +47,194 @@ interface Row {
   readonly revision: number;
 }
 
-type Statement =
-  | 'get'
-  | 'list'
-  | 'put'
-  | 'delete'
-  | 'log'
-  | 'topic'
-  | 'trim'
-  | 'trimTopics'
-  | 'session'
-  | 'setSession'
-  | 'oldest';
-
-const STATEMENTS: Readonly<Record<Statement, string>> = {
+const STATEMENTS = {
+  begin: 'BEGIN IMMEDIATE',
+  commit: 'COMMIT',
   get: 'SELECT key, value, revision FROM entries WHERE key = ?',
+  revision: 'SELECT revision FROM entries WHERE key = ?',
   list: 'SELECT key, value, revision FROM entries WHERE key >= ? AND key < ? ORDER BY key',
   put: 'INSERT INTO entries (key, value, revision) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value, revision = excluded.revision',
   delete: 'DELETE FROM entries WHERE key = ?',
   log: 'INSERT INTO changes (revision, entries, actor) VALUES (?, ?, ?)',
-  topic: 'INSERT OR IGNORE INTO topics (topic, revision) VALUES (?, ?)',
+  topic: 'INSERT INTO topics (topic, revision) VALUES (?, ?)',
   trim: 'DELETE FROM changes WHERE revision <= ?',
   trimTopics: 'DELETE FROM topics WHERE revision <= ?',
-  session: 'SELECT epoch, until FROM sessions WHERE name = ?',
-  setSession:
-    'INSERT INTO sessions (name, epoch, until) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch, until = excluded.until',
-  oldest: "SELECT value FROM meta WHERE name = 'trimmed'",
-};
+  epoch:
+    'INSERT INTO epochs (name, epoch) VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET epoch = epoch + 1 RETURNING epoch',
+} as const;
 
-/** Fails with `store.damaged`, `store.newer`, `store.full` or `store.unavailable`. */
-export async function openSqliteStore(options: SqliteOptions): Promise<Store> {
+/**
+ * Opens the file, makes it when it is not there. Fails with `store.damaged`, `store.newer`, `store.full` or `store.unavailable`; a file
+ * that it refuses is left as it is.
+ */
+export async function openSqliteStore(options: SqliteStoreOptions): Promise<Store> {
   return guard(options.path, () => new SqliteStore(options));
 }
 
-/** The same store in memory, for tests and the simulation. */
-export const createMemoryStore = (options: { readonly clock: Clock; readonly logMax?: number }): Store =>
-  new SqliteStore({ path: ':memory:', ...options });
-
-class SqliteStore implements Store {
+class SqliteStore implements Store, Log {
   readonly incarnation: string;
   readonly #db: DatabaseSync;
   readonly #path: string;
-  readonly #clock: Clock;
   readonly #logMax: number;
-  readonly #statements: Readonly<Record<Statement, StatementSync>>;
-  readonly #watchers = new Set<() => void>();
-  #revision: number;
-  #trimmed: number;
+  readonly #statements: Readonly<Record<keyof typeof STATEMENTS, StatementSync>>;
+  readonly #followers = new Followers(this);
+  readonly #sessions: Sessions;
+  revision: number;
+  trimmed: number;
 
-  constructor({ path, clock, logMax = LOG_MAX }: SqliteOptions) {
+  constructor({ path, clock, logger, logMax = LOG_MAX }: SqliteStoreOptions) {
+    const startedAt = clock.monotonic();
     this.#path = path;
-    this.#clock = clock;
-    this.#logMax = logMax;
+    this.#logMax = Math.max(1, logMax);
     const db = new DatabaseSync(path);
     this.#db = db;
     try {
-      db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 2000;');
-      const { user_version: version } = db.prepare('PRAGMA user_version').get() as { user_version: number };
-      if (version > SCHEMA)
-        throw new SluiceError(
-          'store.newer',
-          `${path} was written by a newer Sluice (layout ${version}, this one knows ${SCHEMA})`,
-          { path, version },
-        );
-      const { quick_check: check } = db.prepare('PRAGMA quick_check(1)').get() as { quick_check: string };
-      if (check !== 'ok') throw new SluiceError('store.damaged', `${path} is damaged: ${check}`, { path });
-      db.exec(`${TABLES} PRAGMA user_version = ${SCHEMA};`);
+      this.#prepareFile();
       this.#statements = Object.fromEntries(
         Object.entries(STATEMENTS).map(([name, sql]) => [name, db.prepare(sql)]),
-      ) as Record<Statement, StatementSync>;
-      this.incarnation = this.#meta('incarnation', () => Buffer.from(clock.random(16)).toString('hex'));
-      this.#trimmed = Number(this.#meta('trimmed', () => '0'));
-      this.#revision = Number(
-        (
-          db
-            .prepare(
-              'SELECT max(revision) AS top FROM (SELECT max(revision) AS revision FROM changes UNION SELECT max(revision) FROM entries)',
-            )
-            .get() as { top: number | null }
-        ).top ?? 0,
-      );
-      this.#revision = Math.max(this.#revision, this.#trimmed);
+      ) as Record<keyof typeof STATEMENTS, StatementSync>;
+      this.incarnation = this.#incarnation(clock);
+      // Revisions have no gaps, and the log keeps the last one always.
+      const { oldest, newest } = db
+        .prepare('SELECT min(revision) AS oldest, max(revision) AS newest FROM changes')
+        .get() as {
+        oldest: number | null;
+        newest: number | null;
+      };
+      this.revision = newest ?? 0;
+      this.trimmed = (oldest ?? 1) - 1;
     } catch (error) {
       db.close();
       throw error;
     }
+    this.#sessions = new Sessions(clock, (name) => (this.#statements.epoch.get(name) as { epoch: number }).epoch);
+    const ms = Math.round(clock.monotonic() - startedAt);
+    logger?.info({ path, revision: this.revision, incarnation: this.incarnation, ms }, 'store open');
   }
 
   async get<T>(key: string): Promise<Entry<T> | null> {
-    return this.#guard(() => {
+    return guard(this.#path, () => {
       const row = this.#statements.get.get(key) as Row | undefined;
       return row ? entryOf<T>(row) : null;
     });
   }
 
   async list<T>(prefix: string): Promise<{ items: Entry<T>[]; revision: number }> {
-    return this.#guard(() => {
-      // The first key after all that start with the prefix: keys are ASCII, and U+FFFF sorts after it.
-      const rows = this.#statements.list.all(prefix, `${prefix}\uffff`) as unknown as Row[];
-      return { items: rows.map((row) => entryOf<T>(row)), revision: this.#revision };
+    return guard(this.#path, () => {
+      // Nothing that starts with the prefix sorts after it and the last of all characters.
+      const rows = this.#statements.list.all(prefix, `${prefix}\u{10ffff}`) as unknown as Row[];
+      return { items: rows.map((row) => entryOf<T>(row)), revision: this.revision };
     });
   }
 
   async transact(ops: readonly Op[], options: TransactOptions = {}): Promise<number> {
-    const wrote = this.#guard(() => this.#transact(ops, options));
-    if (wrote) for (const wake of this.#watchers) wake();
-    return this.#revision;
+    const topics = [...new Set(options.topics ?? [clusterTopic])];
+    const before = this.revision;
+    guard(this.#path, () => this.#transact(ops, topics, options));
+    if (this.revision !== before) this.#followers.tell(this.revision, topics);
+    return this.revision;
   }
 
-  async *watch(topics: string | readonly string[], from: number, signal: AbortSignal): AsyncGenerator<WatchEvent> {
-    const wanted = typeof topics === 'string' ? [topics] : [...topics];
-    const marks = wanted.map(() => '?').join(', ');
-    const read = this.#db.prepare(
-      `SELECT DISTINCT c.revision, c.entries, c.actor FROM topics t JOIN changes c ON c.revision = t.revision WHERE t.topic IN (${marks}) AND t.revision > ? ORDER BY c.revision LIMIT ${READ_MAX}`,
-    );
-    let at = from;
-    let news = Promise.withResolvers<void>();
-    const wake = (): void => news.resolve();
-    this.#watchers.add(wake);
-    signal.addEventListener('abort', wake, { once: true });
-    try {
-      while (!signal.aborted) {
-        news = Promise.withResolvers<void>();
-        const seen = this.#revision;
-        if (at < this.#trimmed) {
-          at = seen;
-          yield { type: 'relist', revision: at };
-          continue;
-        }
-        const rows = this.#guard(() => read.all(...wanted, at)) as unknown as {
-          revision: number;
-          entries: string;
-          actor: string | null;
-        }[];
-        for (const row of rows) {
-          if (signal.aborted) return;
-          at = row.revision;
-          yield {
-            type: 'change',
-            change: {
-              revision: row.revision,
-              entries: JSON.parse(row.entries) as Change['entries'],
-              actor: row.actor ?? undefined,
-            },
-          };
-        }
-        if (rows.length === READ_MAX) continue;
-        at = Math.max(at, seen);
-        if (this.#revision === seen) await news.promise;
-      }
-    } finally {
-      this.#watchers.delete(wake);
-      signal.removeEventListener('abort', wake);
-    }
+  watch(topics: string | readonly string[], from: number, signal: AbortSignal): AsyncGenerator<WatchEvent> {
+    return this.#followers.follow(typeof topics === 'string' ? [topics] : topics, from, signal);
   }
 
   async session(name: string, ttlMs: number): Promise<Session> {
-    return this.#guard(() => {
-      const held = this.#statements.session.get(name) as { epoch: number; until: number } | undefined;
-      if (held && held.until > this.#clock.now())
-        throw new SluiceError('store.conflict', `session ${name} is held by another`, { key: name, epoch: held.epoch });
-      const epoch = (held?.epoch ?? 0) + 1;
-      this.#statements.setSession.run(name, epoch, this.#clock.now() + ttlMs);
-      const alive = (): boolean => {
-        const now = this.#statements.session.get(name) as { epoch: number; until: number } | undefined;
-        return now?.epoch === epoch && now.until > this.#clock.now();
-      };
-      return {
-        name,
-        epoch,
-        get alive() {
-          return alive();
-        },
-        renew: async () => {
-          this.#guard(() => {
-            if (!alive())
-              throw new SluiceError('store.fenced', `session ${name} (epoch ${epoch}) has ended`, {
-                session: name,
-                epoch,
-              });
-            this.#statements.setSession.run(name, epoch, this.#clock.now() + ttlMs);
-          });
-        },
-        end: async () => {
-          this.#guard(() => {
-            if (alive()) this.#statements.setSession.run(name, epoch, 0);
-          });
-        },
-      };
-    });
+    return guard(this.#path, () => this.#sessions.begin(name, ttlMs));
   }
 
   async close(): Promise<void> {
-    for (const wake of this.#watchers) wake();
     if (this.#db.isOpen) this.#db.close();
+    this.#followers.end();
   }
 
-  #transact(ops: readonly Op[], { topics = ['cluster'], session, actor }: TransactOptions): boolean {
-    if (session && !session.alive)
-      throw new SluiceError('store.fenced', `session ${session.name} (epoch ${session.epoch}) has ended`, {
-        session: session.name,
-        epoch: session.epoch,
-      });
-    for (const op of ops) this.#expect(op);
-    const writes = ops.filter((op) => op.op !== 'check');
-    if (writes.length === 0) return false;
-    const revision = this.#revision + 1;
-    this.#db.exec('BEGIN IMMEDIATE');
+  /** For the followers: see `Log`. */
+  read(topics: readonly string[], after: number, max: number): Change[] {
+    return guard(this.#path, () => {
+      const marks = topics.map(() => '?').join(', ');
+      const rows = this.#db
+        .prepare(
+          `SELECT DISTINCT c.revision, c.entries, c.actor FROM topics t JOIN changes c ON c.revision = t.revision
+           WHERE t.topic IN (${marks}) AND t.revision > ? ORDER BY c.revision LIMIT ?`,
+        )
+        .all(...topics, after, max) as { revision: number; entries: string; actor: string | null }[];
+      return rows.map(({ revision, entries, actor }) => ({
+        revision,
+        entries: JSON.parse(entries) as Change['entries'],
+        actor: actor ?? undefined,
+      }));
+    });
+  }
+
+  #transact(ops: readonly Op[], topics: readonly string[], { session, actor }: TransactOptions): void {
+    if (session) this.#sessions.check(session);
+    if (ops.length === 0) return;
+    const writes = writesOf(ops);
+    const revision = this.revision + 1;
+    this.#statements.begin.run();
     try {
-      const entries: { key: string; value: unknown; revision: number }[] = [];
-      for (const op of writes) {
-        if (op.op === 'put') this.#statements.put.run(op.key, JSON.stringify(op.value), revision);
-        else this.#statements.delete.run(op.key);
-        entries.push({ key: op.key, value: op.op === 'put' ? op.value : null, revision });
+      for (const op of ops) {
+        if (op.expect === undefined) continue;
+        expectRevision(op, (this.#statements.revision.get(op.key) as { revision: number } | undefined)?.revision ?? 0);
       }
-      this.#statements.log.run(revision, JSON.stringify(entries), actor ?? null);
-      for (const topic of new Set(topics)) this.#statements.topic.run(topic, revision);
-      const trim =
-        revision % TRIM_EVERY === 0 || revision - this.#trimmed > this.#logMax + TRIM_EVERY
-          ? revision - this.#logMax
-          : 0;
-      if (trim > this.#trimmed) this.#trim(trim);
-      this.#db.exec('COMMIT');
-      this.#revision = revision;
-      if (trim > this.#trimmed) this.#trimmed = trim;
-      return true;
+      const entries: { key: string; text: string | null }[] = [];
+      for (const op of writes) {
+        if (op.op === 'put') {
+          const text = textOf(op.key, op.value);
+          this.#statements.put.run(op.key, text, revision);
+          entries.push({ key: op.key, text });
+        } else if (this.#statements.delete.run(op.key).changes > 0) entries.push({ key: op.key, text: null });
+      }
+      if (entries.length === 0) {
+        this.#db.exec('ROLLBACK');
+        return;
+      }
+      this.#statements.log.run(revision, entriesText(entries, revision), actor ?? null);
+      for (const topic of topics) this.#statements.topic.run(topic, revision);
+      const trim = trimTo(revision, this.trimmed, this.#logMax);
+      if (trim > this.trimmed) {
+        this.#statements.trim.run(trim);
+        this.#statements.trimTopics.run(trim);
+      }
+      this.#statements.commit.run();
+      this.revision = revision;
+      this.trimmed = trim;
     } catch (error) {
+      // A full disk or a damaged page has SQLite roll back by itself.
       if (this.#db.isTransaction) this.#db.exec('ROLLBACK');
       throw error;
     }
   }
 
-  #expect(op: Op): void {
-    if (op.expect === undefined) return;
-    const actual = (this.#statements.get.get(op.key) as Row | undefined)?.revision ?? 0;
-    if (actual === op.expect) return;
-    throw new SluiceError('store.conflict', `${op.key} is at revision ${actual}, not ${op.expect}`, {
-      key: op.key,
-      expected: op.expect,
-      actual,
-    });
+  /** Refuses what it should not touch before it writes a byte. */
+  #prepareFile(): void {
+    const db = this.#db;
+    db.exec(`PRAGMA busy_timeout = ${BUSY_MS_MAX}`);
+    const { user_version: version } = db.prepare('PRAGMA user_version').get() as { user_version: number };
+    if (version > SCHEMA)
+      throw new SluiceError(
+        'store.newer',
+        `${this.#path} was written by a newer Sluice (layout ${version}, this one knows ${SCHEMA})`,
+        { path: this.#path, version },
+      );
+    const { tables } = db.prepare('SELECT count(*) AS tables FROM sqlite_schema').get() as { tables: number };
+    if (version === 0 && tables > 0)
+      throw new SluiceError('store.damaged', `${this.#path} is an SQLite file, but not a store of Sluice`, {
+        path: this.#path,
+      });
+    const { quick_check: check } = db.prepare('PRAGMA quick_check(1)').get() as { quick_check: string };
+    if (check !== 'ok')
+      throw new SluiceError('store.damaged', `${this.#path} is damaged: ${check}`, { path: this.#path });
+    db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;');
+    db.exec(`PRAGMA journal_size_limit = ${WAL_BYTES_MAX}`);
+    db.exec(`BEGIN IMMEDIATE; ${TABLES} PRAGMA user_version = ${SCHEMA}; COMMIT;`);
   }
 
-  #trim(upTo: number): void {
-    this.#statements.trim.run(upTo);
-    this.#statements.trimTopics.run(upTo);
-    this.#db.prepare("UPDATE meta SET value = ? WHERE name = 'trimmed'").run(String(upTo));
-  }
-
-  #meta(name: string, make: () => string): string {
-    const row = this.#db.prepare('SELECT value FROM meta WHERE name = ?').get(name) as { value: string } | undefined;
-    if (row) return row.value;
-    const value = make();
-    this.#db.prepare('INSERT INTO meta (name, value) VALUES (?, ?)').run(name, value);
-    return value;
-  }
-
-  #guard<T>(fn: () => T): T {
-    return guard(this.#path, fn);
-  }
-}
-
-function entryOf<T>({ key, value, revision }: Row): Entry<T> {
-  return { key, value: JSON.parse(value) as T, revision };
-}
-
-/** SQLite's result codes (primary): CORRUPT 11, FULL 13, CANTOPEN 14, NOTADB 26, IOERR 10. */
-function guard<T>(path: string, fn: () => T): T {
-  try {
-    return fn();
-  } catch (error) {
-    if (error instanceof SluiceError) throw error;
-    const { errcode = 0, message } = error as Error & { errcode?: number };
-    const primary = errcode & 0xff;
-    if (primary === 11 || primary === 26)
-      throw new SluiceError('store.damaged', `${path} is damaged: ${message}`, { path }, error);
-    if (primary === 13)
-      throw new SluiceError('store.full', `${path}: the disk is full; what runs goes on`, { path }, error);
-    throw new SluiceError('store.unavailable', `${path}: ${message}`, { path, errcode }, error);
+  #incarnation(clock: Clock): string {
+    const made = hexId(clock.random(16));
+    this.#db.prepare("INSERT OR IGNORE INTO meta (name, value) VALUES ('incarnation', ?)").run(made);
+    return (this.#db.prepare("SELECT value FROM meta WHERE name = 'incarnation'").get() as { value: string }).value;
   }
 }
+
+const entryOf = <T>({ key, value, revision }: Row): Entry<T> => ({ key, value: JSON.parse(value) as T, revision });

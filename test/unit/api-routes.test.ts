@@ -82,12 +82,12 @@ describe('sandboxes', () => {
     expect(put.status).toBe(201);
     sandboxView.parse(put.body);
     expect(put.body.status.state).toBe('ready');
-    await call('PUT', '/v1/networks/db', { body: {} });
-    const body = { ip: '10.0.0.7', aliases: ['api'] };
+    await call('PUT', '/v1/networks/db', { body: { subnets: [{ cidr: '10.9.0.0/24' }] } });
+    const body = { ip: '10.9.0.7', aliases: ['api'] };
     const joined = await call('PUT', '/v1/sandboxes/box/networks/db?wait=5s', { body });
     expect(joined.status).toBe(201);
     endpointView.parse(joined.body);
-    expect(joined.body.spec.addresses).toEqual(['10.0.0.7/24']);
+    expect(joined.body.spec.addresses).toEqual(['10.9.0.7/24']);
     expect((await call('PUT', '/v1/sandboxes/box/networks/db', { body })).status).toBe(200);
     const endpoints = await call('GET', '/v1/endpoints');
     expect(listOf(endpointView).parse(endpoints.body).items).toHaveLength(2);
@@ -97,7 +97,7 @@ describe('sandboxes', () => {
     listOf(sandboxView).parse((await call('GET', '/v1/sandboxes')).body);
     expect((await call('GET', '/v1/sandboxes/box')).body.name).toBe('box');
     expect((await call('DELETE', '/v1/sandboxes/box?force=true&wait=5s')).status).toBe(200);
-    expect(world.calls).toContain('sandboxes.remove box force');
+    expect(world.calls).toContain('sandboxes.remove box');
   });
 
   test('wait covers the endpoints', async () => {
@@ -111,9 +111,20 @@ describe('sandboxes', () => {
   });
 });
 
+test('removal tells which endpoint does not go, and why', async () => {
+  await call('PUT', '/v1/networks/web', { body: {} });
+  await call('PUT', '/v1/sandboxes/box?wait=5s', { body: { networks: [{ network: 'web' }] } });
+  world.fate = ({ kind }) =>
+    kind === 'endpoint' ? { state: 'error', code: 'kernel.failed', message: 'EBUSY' } : 'nothing';
+  const { status, body } = await call('DELETE', '/v1/sandboxes/box?wait=5s');
+  expect(status).toBe(500);
+  expect(body).toMatchObject({ code: 'kernel.failed', details: { kind: 'endpoint', name: 'box.web' } });
+});
+
 describe('services', () => {
   test('put, change backends, remove', async () => {
     await call('PUT', '/v1/networks/web', { body: {} });
+    const box = await call('PUT', '/v1/sandboxes/box', { body: { networks: [{ network: 'web' }] } });
     const body = { network: 'web', ports: [{ port: 80, target: 8080 }], backends: [{ address: '10.0.0.9' }] };
     const put = await call('PUT', '/v1/services/shop?wait=5s', { body });
     expect(put.status).toBe(201);
@@ -121,10 +132,11 @@ describe('services', () => {
     const change = { add: [{ sandbox: 'box', port: 81 }], remove: [{ address: '10.0.0.9' }] };
     const changed = await call('POST', '/v1/services/shop/backends?wait=5s', { body: change });
     expect(changed.status).toBe(200);
-    expect(changed.body.spec.backends).toEqual([{ sandbox: 'box', port: 81 }]);
+    expect(changed.body.spec.backends).toEqual([{ sandbox: box.body.id, port: 81 }]);
     expect(changed.body.status.observed).toBe(changed.body.revision);
     listOf(serviceView).parse((await call('GET', '/v1/services')).body);
     expect((await call('GET', '/v1/services/shop')).status).toBe(200);
+    expect((await call('DELETE', '/v1/sandboxes/box')).body.code).toBe('object.inuse');
     expect((await call('DELETE', '/v1/services/shop?wait=5s')).status).toBe(200);
     expect((await call('GET', '/v1/services/shop')).status).toBe(404);
   });
@@ -253,4 +265,6 @@ test('200 PUTs of one name at once create it once', async () => {
   expect(answers.filter((answer) => answer.status === 201)).toHaveLength(1);
   expect(answers.filter((answer) => answer.status === 200)).toHaveLength(199);
   expect(new Set(answers.map((answer) => answer.body.id)).size).toBe(1);
+  // And what the others leased on the way is given back.
+  expect((await world.ipam.pools()).map(({ owner }) => owner)).toEqual([answers[0]!.body.id]);
 });

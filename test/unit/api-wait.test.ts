@@ -90,10 +90,16 @@ describe('over the API', () => {
   });
 
   test('an error that ends by a retry is no error of a later revision', async () => {
+    await call('PUT', '/v1/networks/web', { body: {} });
     world.fate = () => ({ state: 'error', code: 'driver.failed' });
-    expect((await call('PUT', '/v1/networks/web?wait=5s', { body: {} })).status).toBe(502);
+    const put = (port: number) =>
+      call('PUT', '/v1/services/s?wait=5s', { body: { network: 'web', ports: [{ port }] } });
+    expect((await put(80)).status).toBe(502);
     world.fate = () => ({ state: 'ready' });
-    expect((await call('PUT', '/v1/networks/web?wait=5s', { body: { internal: true } })).status).toBe(200);
+    expect((await put(81)).status).toBe(200);
+    world.fate = (object) => (object.removing ? { state: 'ready' } : { state: 'error', code: 'driver.failed' });
+    expect((await put(82)).status).toBe(502);
+    expect((await call('DELETE', '/v1/services/s?wait=5s')).status).toBe(200);
   });
 
   test('one watch of the store serves all who wait', async () => {

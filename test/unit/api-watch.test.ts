@@ -4,6 +4,7 @@ import { visibleChanges } from '../../src/api/watch.ts';
 import { parseEvent } from '../../src/client/stream.ts';
 import { systemClock } from '../../src/clock.ts';
 import { SluiceError } from '../../src/errors.ts';
+import { createLogger } from '../../src/log.ts';
 import { World } from './api-world.ts';
 
 let world: World;
@@ -50,7 +51,9 @@ const open = async (query = '', headers: Record<string, string> = {}) => {
   expect(response.headers.get('content-type')).toBe('text/event-stream');
   return new Reader(response);
 };
-const put = async (name: string) => (await world.desired.networks.put(name, {}, { actor: 'uid:0 pid:1' })).object;
+/** Of driver none, which leases nothing: one write each. */
+const put = async (name: string) =>
+  (await world.desired.networks.put(name, { driver: 'none' }, { actor: 'uid:0 pid:1' })).object;
 
 test('begins with relist, then tells objects and statuses with the actor and the revision as id', async () => {
   const reader = await open();
@@ -165,6 +168,20 @@ test('HEAD opens nothing, and one who never reads is let go after a minute', asy
   const next = await one.request('/v1/watch');
   expect(next.status).toBe(200);
   await next.body?.cancel();
+});
+
+test('a reader that leaves is no failure', async () => {
+  const warned: unknown[] = [];
+  const logger = Object.assign(createLogger('warn'), { warn: (...words: unknown[]) => warned.push(words) });
+  app = world.api({ logger, watchersMax: 1, heartbeatMs: 20 });
+  for (let n = 0; n < 3; n++) {
+    const reader = await open();
+    await reader.next();
+    await reader.any();
+    await reader.close();
+    await systemClock.sleep(30);
+  }
+  expect(warned).toEqual([]);
 });
 
 test('a store that is away is told as an answer; one that goes away ends the stream', async () => {

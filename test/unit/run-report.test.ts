@@ -50,6 +50,16 @@ describe('a suite', () => {
     expect(judge([record('skipped')])).toMatchObject({ passed: 0, failed: 1, skipped: 1 });
   });
 
+  test('tells tests that did not run for want of their set-up from skips', () => {
+    const verdict = judge([
+      { ...record('failed', 'no daemon'), name: '(the file itself)', setup: true },
+      record('skipped'),
+      record('skipped'),
+    ]);
+    expect(verdict).toMatchObject({ passed: 0, failed: 3, skipped: 0 });
+    expect(verdict.complaints).toEqual(['f.test.ts > (the file itself): no daemon', 'f.test.ts: 2 tests did not run']);
+  });
+
   test('fails under its floor, and an empty one does as soon as there is a floor', () => {
     expect(judge([record('passed')], 2)).toMatchObject({ failed: 1 });
     expect(judge([], 1).complaints[0]).toMatch(/suite kernel has 0 tests that pass, fewer than its floor of 1/);

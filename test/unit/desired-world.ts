@@ -1,0 +1,216 @@
+/** The desired state over a store, with drivers that do nothing, and what must hold of it at any moment. */
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect } from 'vitest';
+import type { DriverNetwork, Lease, NetworkDriver } from '../../src/contracts/driver.ts';
+import type { Entry, Store } from '../../src/contracts/store.ts';
+import { createDesired, type Desired } from '../../src/desired/desired.ts';
+import { SluiceError } from '../../src/errors.ts';
+import { type CollectingIpam, createIpam } from '../../src/ipam/ipam.ts';
+import type { Endpoint } from '../../src/model/endpoint.ts';
+import { attachmentKey, nameKey } from '../../src/model/keys.ts';
+import type { Network } from '../../src/model/network.ts';
+import type { Kind, Obj } from '../../src/model/object.ts';
+import type { Sandbox } from '../../src/model/sandbox.ts';
+import type { Service } from '../../src/model/service.ts';
+import { createMemoryStore } from '../../src/store/memory.ts';
+import { openSqliteStore } from '../../src/store/sqlite.ts';
+import { createManualClock, type ManualClock } from '../clock.ts';
+import { makeFolder } from '../folder.ts';
+
+export const NODE = 'node-1';
+export const ACTOR = 'uid:0 pid:4242';
+
+function driver(name: string): NetworkDriver {
+  return {
+    name,
+    capabilities: () => ({
+      scope: name === 'wide' ? 'global' : 'local',
+      addresses: name !== 'host' && name !== 'none',
+      overhead: { ipv4: 0, ipv6: 0 },
+    }),
+    validate({ options }: DriverNetwork) {
+      const odd = Object.keys(options).find((key) => key !== 'spoof');
+      if (odd) throw new SluiceError('request.invalid', `driver ${name} knows no option ${odd}`, { option: odd });
+    },
+    createNetwork: async () => ({ routed: true }),
+    deleteNetwork: async () => undefined,
+    createEndpoint: async () => ({}),
+    join: async () => ({ ifprefix: 'eth', gateways: [], routes: [], neighbours: [] }),
+    leave: async () => undefined,
+    deleteEndpoint: async () => undefined,
+  };
+}
+
+export interface World {
+  readonly store: Store;
+  readonly clock: ManualClock;
+  readonly desired: Desired;
+  readonly ipam: CollectingIpam;
+  /** Another daemon on the same node's state, with an IPAM driver of its own. */
+  readonly other: Desired;
+  readonly routes: string[];
+  /** Runs once, before the next transaction that writes a key with the beginning. */
+  before(keyPrefix: string, work: () => Promise<unknown>): void;
+  /** Takes apart what is being removed, as controllers do. */
+  settle(): Promise<void>;
+  /** Everything that must hold whenever no request is under way. */
+  check(): Promise<void>;
+  keys(prefix?: string): Promise<string[]>;
+  close(): Promise<void>;
+}
+
+export async function makeWorld(kind: 'memory' | 'sqlite' = 'memory'): Promise<World> {
+  const clock = createManualClock();
+  const folder = kind === 'sqlite' ? makeFolder('desired') : undefined;
+  const kept = folder
+    ? await openSqliteStore({ path: join(folder, 'sluice.db'), clock })
+    : createMemoryStore({ clock });
+  let ambush: { readonly keyPrefix: string; readonly work: () => Promise<unknown> } | null = null;
+  const store: Store = {
+    incarnation: kept.incarnation,
+    get: (key) => kept.get(key),
+    list: (prefix) => kept.list(prefix),
+    async transact(ops, options) {
+      const due = ambush;
+      if (due && ops.some(({ op, key }) => op !== 'check' && key.startsWith(due.keyPrefix))) {
+        ambush = null;
+        await due.work();
+      }
+      return kept.transact(ops, options);
+    },
+    watch: (topics, from, signal) => kept.watch(topics, from, signal),
+    session: (name, ttlMs) => kept.session(name, ttlMs),
+    close: () => kept.close(),
+  };
+  const routes: string[] = [];
+  const drivers = new Map(['bridge', 'host', 'none', 'wide'].map((name) => [name, driver(name)]));
+  const ipamOver = (over: Store): CollectingIpam =>
+    createIpam({
+      store: over,
+      clock,
+      pools: [
+        { base: '172.17.0.0/12', size: 16 },
+        { base: 'fdb5:1ce0::/32', size: 64 },
+      ],
+      graceMs: 1_000,
+    });
+  const desiredOver = (over: Store, ipam: CollectingIpam): Desired =>
+    createDesired({
+      store: over,
+      clock,
+      node: NODE,
+      drivers: {
+        get(name) {
+          const found = drivers.get(name);
+          if (!found) throw new SluiceError('driver.unknown', `there is no network driver ${name}`, { driver: name });
+          return found;
+        },
+        names: () => [...drivers.keys()],
+      },
+      ipams: new Map([['default', ipam]]),
+      hostPrefixes: () => routes,
+    });
+  const ipam = ipamOver(store);
+  const desired = desiredOver(store, ipam);
+  const world: World = {
+    store: kept,
+    clock,
+    desired,
+    ipam,
+    other: desiredOver(kept, ipamOver(kept)),
+    routes,
+    before(keyPrefix, work) {
+      ambush = { keyPrefix, work };
+    },
+    settle: () => settle(desired),
+    check: () => check(kept, ipam),
+    keys: async (prefix = '') => (await kept.list(prefix)).items.map(({ key }) => key),
+    close: async () => {
+      await kept.close();
+      if (folder) rmSync(folder, { recursive: true });
+    },
+  };
+  return world;
+}
+
+async function settle({ networks, sandboxes, endpoints, services }: Desired): Promise<void> {
+  for (const service of await services.list()) if (service.removing) await services.forget(service);
+  for (const endpoint of await endpoints.list()) if (endpoint.removing) await endpoints.forget(endpoint);
+  for (const sandbox of await sandboxes.list()) if (sandbox.removing) await sandboxes.forget(sandbox);
+  for (const network of await networks.list()) if (network.removing) await networks.forget(network);
+}
+
+async function check(store: Store, ipam: CollectingIpam): Promise<void> {
+  const all = new Map<string, Entry<Obj>>();
+  const of = async <O extends Obj>(kind: Kind): Promise<Map<string, O>> => {
+    const { items } = await store.list<O>(`${kind}/`);
+    for (const item of items) all.set(item.value.id, item);
+    return new Map(items.map(({ value }) => [value.id, value]));
+  };
+  const networks = await of<Network>('network');
+  const sandboxes = await of<Sandbox>('sandbox');
+  const endpoints = await of<Endpoint>('endpoint');
+  const services = await of<Service>('service');
+
+  // Leases and what they are for are the same set.
+  const leases = new Map(
+    (await store.list<Lease>('lease/')).items.map(({ value }) => [`${value.pool} ${value.address}`, value.owner]),
+  );
+  const wanted = new Map<string, string>();
+  const want = (network: Network, address: string, owner: string): void => {
+    const pools = new Map(network.spec.subnets.map(({ cidr, pool }) => [cidr.includes(':'), pool]));
+    wanted.set(`${pools.get(address.includes(':'))} ${address}`, owner);
+  };
+  for (const network of networks.values())
+    for (const { gateway, aux = {} } of network.spec.subnets)
+      for (const address of [gateway!, ...Object.values(aux)]) want(network, address, network.id);
+  for (const { id, spec } of endpoints.values())
+    for (const address of spec.addresses) want(networks.get(spec.network)!, address.split('/')[0]!, id);
+  for (const { id, spec } of services.values()) for (const vip of spec.vips) want(networks.get(spec.network)!, vip, id);
+  expect(leases).toEqual(wanted);
+  const pools = (await ipam.pools()).map(({ id, owner }) => `${id} ${owner}`).sort();
+  const wantedPools = [...networks.values()].flatMap(({ id, spec }) => spec.subnets.map(({ pool }) => `${pool} ${id}`));
+  expect(pools).toEqual(wantedPools.sort());
+
+  // A name for each object that lives, and none besides.
+  const claims = new Map((await store.list<{ id: string }>('name/')).items.map(({ key, value }) => [key, value.id]));
+  const names = new Map<string, string>();
+  for (const { value } of all.values()) {
+    if (value.removing) continue;
+    const { kind, owner, name, id } = value;
+    const { sandbox, network } = (value as Endpoint).spec;
+    names.set(kind === 'endpoint' ? attachmentKey(sandbox, network) : nameKey(kind, owner, name), id);
+  }
+  expect(claims).toEqual(names);
+
+  // Whatever refers to something refers to something that is there; what lives, to what lives.
+  for (const { spec, removing } of endpoints.values()) {
+    expect(networks.has(spec.network) && sandboxes.has(spec.sandbox)).toBe(true);
+    if (removing) continue;
+    expect(networks.get(spec.network)!.removing ?? false).toBe(false);
+    expect(sandboxes.get(spec.sandbox)!.removing ?? false).toBe(false);
+  }
+  for (const { spec, removing } of services.values()) {
+    expect(networks.has(spec.network)).toBe(true);
+    if (removing) continue;
+    expect(networks.get(spec.network)!.removing ?? false).toBe(false);
+    for (const backend of spec.backends)
+      if ('sandbox' in backend) expect(sandboxes.get(backend.sandbox)).toMatchObject({ kind: 'sandbox' });
+    for (const backend of spec.backends)
+      if ('sandbox' in backend) expect(sandboxes.get(backend.sandbox)!.removing ?? false).toBe(false);
+  }
+  for (const key of ['status/', 'reference/'])
+    for (const item of (await store.list(key)).items) expect(all.has(item.key.split('/')[2]!), item.key).toBe(true);
+}
+
+/** What was refused with: the error itself. */
+export async function refused(work: Promise<unknown>): Promise<SluiceError> {
+  try {
+    await work;
+  } catch (error) {
+    expect(error).toBeInstanceOf(SluiceError);
+    return error as SluiceError;
+  }
+  throw new Error('was not refused');
+}
