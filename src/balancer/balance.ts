@@ -13,20 +13,24 @@ import {
   PROTOCOL,
   SET,
   SET_COUNTERS,
-  SLOT,
   SLOT_KEY,
 } from './maps/layout.ts';
 import { Table } from './maps/table.ts';
 import { planSlots } from './slots.ts';
 
+interface Backend {
+  readonly addr: string;
+  readonly port: number;
+  readonly self: { readonly set: number; readonly number: number };
+}
+
 export class Balance {
   readonly #frontends: Table<{ addr: string; view: number; port: number; protocol: number }, { set: number }>;
   readonly #sets: Table<{ number: number }, { count: number; algorithm: number }>;
-  readonly #slots: Table<{ set: number; index: number }, { backend: number }>;
-  readonly #backends: Table<
-    { set: number; number: number },
-    { addr: string; port: number; self: { set: number; number: number } }
-  >;
+  /** Backends by index, to be drawn. */
+  readonly #slots: Table<{ set: number; index: number }, Backend>;
+  /** The same by number, to tell that they live. */
+  readonly #backends: Table<{ set: number; number: number }, Backend>;
   readonly #counters: Counters<{ readonly connects: bigint; readonly refused: bigint }>;
   /** A step may have been cut short: slots beyond a count, backends in no slot. */
   #unswept = true;
@@ -34,7 +38,7 @@ export class Balance {
   constructor(fdOf: (map: string) => number) {
     this.#frontends = new Table('frontends', fdOf('frontends'), FRONTEND_KEY, FRONTEND);
     this.#sets = new Table('sets', fdOf('sets'), NUMBER, SET);
-    this.#slots = new Table('slots', fdOf('slots'), SLOT_KEY, SLOT);
+    this.#slots = new Table('slots', fdOf('slots'), SLOT_KEY, BACKEND);
     this.#backends = new Table('backends', fdOf('backends'), BACKEND_KEY, BACKEND);
     this.#counters = new Counters(fdOf('set_counters'), SET_COUNTERS);
   }
@@ -66,9 +70,14 @@ export class Balance {
     const plan = planSlots(this.#order(set), [...byNumber.keys()]);
     this.#counters.ensure(set);
     this.#unswept ||= plan.deletes.length + plan.gone.length > 0;
-    for (const { number, address, port } of byNumber.values())
-      this.#backends.put({ set, number }, { addr: address, port, self: { set, number } });
-    for (const index of plan.writes) this.#slots.put({ set, index }, { backend: plan.order[index]! });
+    const elements = new Map(
+      Array.from(byNumber.values(), ({ number, address, port }) => [
+        number,
+        { addr: address, port, self: { set, number } },
+      ]),
+    );
+    for (const [number, element] of elements) this.#backends.put({ set, number }, element);
+    for (const [index, number] of plan.order.entries()) this.#slots.put({ set, index }, elements.get(number)!);
     fault('dataplane.slots');
     this.#sets.put({ number: set }, { count: plan.order.length, algorithm: ALGORITHM_RANDOM });
     fault('dataplane.count');
@@ -168,7 +177,7 @@ export class Balance {
   /** Backend number by slot; 0 where a slot is missing. */
   #order(set: number): number[] {
     const count = this.#sets.get({ number: set })?.count ?? 0;
-    return Array.from({ length: count }, (_, index) => this.#slots.get({ set, index })?.backend ?? 0);
+    return Array.from({ length: count }, (_, index) => this.#slots.get({ set, index })?.self.number ?? 0);
   }
 
   #sweep(): void {

@@ -59,7 +59,10 @@ class EbpfDataplane implements Dataplane {
   #running: Running | undefined;
   /** An older generation serves until the first prune says that everything is filled. */
   #filling = false;
+  /** A life may have been cut short. */
   #unswept = true;
+  /** A sandbox went, perhaps with sockets open. */
+  #peersUnswept = true;
 
   constructor(options: EbpfDataplaneOptions) {
     this.#options = options;
@@ -129,6 +132,7 @@ class EbpfDataplane implements Dataplane {
     const held = identity.sandbox(id);
     if (held) attachments.remove(held.number);
     identity.removeSandbox(id);
+    this.#peersUnswept = true;
   }
 
   ensureEndpoint(endpoint: DataplaneEndpoint): void {
@@ -173,7 +177,7 @@ class EbpfDataplane implements Dataplane {
   }
 
   prune(keep: Parameters<Dataplane['prune']>[0]): number {
-    const { identity, balance, attachments } = this.#state;
+    const { identity, balance, attachments, flows } = this.#state;
     let removed = 0;
     if (this.#filling) this.#takeOver();
     for (const id of identity.sandboxIds()) {
@@ -187,6 +191,10 @@ class EbpfDataplane implements Dataplane {
       removed++;
     }
     removed += balance.prune(keep);
+    if (this.#peersUnswept) {
+      flows.sweep(identity.cookies());
+      this.#peersUnswept = false;
+    }
     if (this.#unswept) {
       identity.sweep();
       attachments.sweep(identity.attachments());

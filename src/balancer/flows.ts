@@ -1,44 +1,40 @@
 /**
- * Open connections that came by a VIP. TCP sockets carry their storage in socket diagnostics; connected UDP ones do not, so they have
- * a map by cookie. By hand: `ss -tan dst BACKEND`, `ss -K`.
+ * Open connections that came by a VIP, by their socket's cookie. Those that the map had no room for carry the same in their
+ * storage, which socket diagnostics show of TCP. By hand: `ss -tan dst BACKEND`, `ss -K`.
  */
 import type { DataplaneBackend } from '../contracts/dataplane.ts';
 import type { Namespace, SocketInfo, Sockets } from '../contracts/kernel.ts';
-import { mapLookup } from '../kernel/bpf/bpf.ts';
+import { mapDelete, mapEntries, mapLookup } from '../kernel/bpf/bpf.ts';
 import { canonicalAddress } from '../model/ip.ts';
-import { COOKIE, SOCKET_STATE, TRANSLATION, UDP_PEER } from './maps/layout.ts';
+import { COOKIE, PEER } from './maps/layout.ts';
 
-const AT_TRANSLATIONS = SOCKET_STATE.offsets.translations!;
-const AT_SET = TRANSLATION.offsets.set!;
-const AT_NUMBER = TRANSLATION.offsets.number!;
-
-/** Whether a socket's storage says that a VIP led it to this backend. Read in place: there may be thousands. */
-export function ledTo(storage: Uint8Array, backend: number): boolean {
-  const bytes = Buffer.from(storage.buffer, storage.byteOffset, storage.byteLength);
-  for (let at = AT_TRANSLATIONS; at + TRANSLATION.size <= bytes.length; at += TRANSLATION.size)
-    if (bytes.readUInt32LE(at + AT_SET) !== 0 && bytes.readUInt32LE(at + AT_NUMBER) === backend) return true;
-  return false;
+/** Number of the backend that a VIP led to, 0 for none. Read in place: there may be thousands. */
+function backendOf(peer: Uint8Array | null | undefined): number {
+  if (!peer) return 0;
+  const bytes = Buffer.from(peer.buffer, peer.byteOffset, peer.byteLength);
+  return bytes.readUInt32LE(PEER.offsets.set!) === 0 ? 0 : bytes.readUInt32LE(PEER.offsets.number!);
 }
 
 export class Flows {
   readonly #sockets: Sockets;
-  readonly #storage: number;
-  readonly #udpPeers: number;
+  readonly #peers: number;
+  readonly #overflow: number;
 
   constructor(sockets: Sockets, fdOf: (map: string) => number) {
     this.#sockets = sockets;
-    this.#storage = fdOf('sockets');
-    this.#udpPeers = fdOf('udp_peers');
+    this.#peers = fdOf('peers');
+    this.#overflow = fdOf('peers_overflow');
   }
 
   list(backend: DataplaneBackend, namespace: Namespace): SocketInfo[] {
     const at = { remote: canonicalAddress(backend.address), remotePort: backend.port || undefined };
-    const tcp = this.#sockets.list(namespace, { protocol: 'tcp', storageFd: this.#storage, ...at });
-    const udp = this.#sockets.list(namespace, { protocol: 'udp', ...at });
     return [
-      ...tcp.filter(({ storage }) => storage && ledTo(storage, backend.number)),
-      ...udp.filter(({ cookie }) => this.#peerOf(cookie) === backend.number),
-    ];
+      ...this.#sockets.list(namespace, { protocol: 'tcp', storageFd: this.#overflow, ...at }),
+      ...this.#sockets.list(namespace, { protocol: 'udp', ...at }),
+    ].filter(({ cookie, storage }) => {
+      const peer = mapLookup(this.#peers, COOKIE.encode({ cookie }), PEER.size);
+      return (backendOf(peer) || backendOf(storage)) === backend.number;
+    });
   }
 
   count(backend: DataplaneBackend, namespaces: readonly Namespace[]): number {
@@ -53,8 +49,9 @@ export class Flows {
     return count;
   }
 
-  #peerOf(cookie: bigint): number | undefined {
-    const value = mapLookup(this.#udpPeers, COOKIE.encode({ cookie }), UDP_PEER.size);
-    return value?.readUInt32LE(UDP_PEER.offsets.number!);
+  /** Forgets sockets of namespaces that are no sandbox's any more: nobody tells of their end. */
+  sweep(live: ReadonlySet<bigint>): void {
+    for (const [cookie, peer] of mapEntries(this.#peers))
+      if (!live.has(peer.readBigUInt64LE(PEER.offsets.netns!))) mapDelete(this.#peers, cookie);
   }
 }

@@ -160,6 +160,11 @@ export class Identity {
     return [...this.#numbers.keys()];
   }
 
+  /** Namespaces that are a sandbox's. */
+  cookies(): Set<bigint> {
+    return new Set([...this.#cookies.values()].flatMap((cookies) => [...cookies]));
+  }
+
   /** Attachment numbers in use; pins of others are strays. */
   attachments(): Set<number> {
     const used = new Set(this.#numbers.values());

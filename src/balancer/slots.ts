@@ -3,8 +3,6 @@
 export interface SlotPlan {
   /** Backend number by index, as it shall be. */
   readonly order: readonly number[];
-  /** Indices whose slot is written before the count is. */
-  readonly writes: readonly number[];
   /** Indices that go after the count has shrunk. */
   readonly deletes: readonly number[];
   /** Backends that go last. */
@@ -37,7 +35,6 @@ export function planSlots(current: readonly number[], wanted: readonly number[])
   }
   return {
     order,
-    writes: [...order.keys()].filter((index) => order[index] !== current[index]),
     deletes: [...current.keys()].filter((index) => index >= order.length),
     gone: [...new Set(current)].filter((number) => number !== 0 && !staying.has(number)),
   };

@@ -24,17 +24,22 @@ static __always_inline struct frontend *find_frontend(__u32 view, const struct d
 	return bpf_map_lookup_elem(&frontends, &key);
 }
 
-/* Copies a live backend of the set; false when it is gone. An element may be reused while it is read: its own key tells. */
-static __always_inline bool read_backend(__u32 set, __u32 number, __be16 asked_port, struct destination *out)
+/* Copies a backend out of its element; false when that was reused for another meanwhile. */
+static __always_inline bool read_backend(const struct backend *backend, __u32 set, __u32 number, __be16 asked_port,
+					 struct destination *out)
 {
-	struct backend_key key = { .set = set, .number = number };
-	struct backend *backend = bpf_map_lookup_elem(&backends, &key);
-	if (!backend)
-		return false;
 	out->addr = backend->addr;
 	out->port = backend->port ? backend->port : asked_port;
 	__asm__ volatile("" ::: "memory");
 	return backend->self.set == set && backend->self.number == number;
+}
+
+/* A backend of the set by its number; false when it is gone. */
+static __always_inline bool find_backend(__u32 set, __u32 number, __be16 asked_port, struct destination *out)
+{
+	struct backend_key key = { .set = set, .number = number };
+	struct backend *backend = bpf_map_lookup_elem(&backends, &key);
+	return backend && read_backend(backend, set, number, asked_port, out);
 }
 
 static __always_inline void count_connect(__u32 set)

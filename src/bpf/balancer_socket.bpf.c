@@ -7,78 +7,143 @@
 #include "balance.h"
 
 #define ECONNREFUSED 111
+#define ESTABLISHED 1 /* TCP_ESTABLISHED: a connected socket, UDP too */
 /* Neighbouring slots tried when one vanishes between two lookups, has the wrong family, or would confuse two VIPs. */
 #define TRIES 8
 
 enum outcome { UNTOUCHED, TRANSLATED, REFUSED };
 
-static __always_inline struct socket_state *state_of(struct bpf_sock_addr *ctx)
+static __always_inline bool is_vip(const struct addr *addr, __be16 port, const struct destination *vip)
 {
-	struct bpf_sock *sk = ctx->sk;
-	return sk ? bpf_sk_storage_get(&sockets, sk, 0, 0) : NULL;
+	return port == vip->port && addr_equal(addr, &vip->addr);
 }
 
-static __always_inline struct socket_state *make_state(struct bpf_sock_addr *ctx)
+/* ---- what a socket remembers ---- */
+
+static __always_inline struct peer *peer_of(struct bpf_sock_addr *ctx)
 {
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct peer *peer = bpf_map_lookup_elem(&peers, &cookie);
+	if (peer)
+		return peer;
 	struct bpf_sock *sk = ctx->sk;
-	struct socket_state *state = sk ? bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
-	if (state)
-		state->version = SOCKET_STATE_VERSION;
-	return state;
+	peer = sk ? bpf_sk_storage_get(&peers_overflow, sk, 0, 0) : NULL;
+	return peer && peer->set ? peer : NULL;
 }
 
-/* The element of `state`, from `first` on, that stands for this backend address, or NULL. */
-static __always_inline struct translation *translation_by_backend(struct socket_state *state, int first,
-								   const struct destination *from)
+static __always_inline struct datagrams *datagrams_of(struct bpf_sock_addr *ctx)
 {
-	for (int i = first; i < TRANSLATIONS; i++) {
-		struct translation *t = &state->translations[i];
+	struct bpf_sock *sk = ctx->sk;
+	return sk ? bpf_sk_storage_get(&datagrams, sk, 0, 0) : NULL;
+}
+
+static __always_inline struct translation *translation_by_backend(struct datagrams *all, const struct destination *from)
+{
+	for (int i = 0; i < TRANSLATIONS; i++) {
+		struct translation *t = &all->translations[i];
 		if (t->set && t->backend_port == from->port && addr_equal(&t->backend, &from->addr))
 			return t;
 	}
 	return NULL;
 }
 
-static __always_inline bool leads_from(const struct translation *t, const struct destination *vip)
+static __always_inline struct translation *translation_by_vip(struct datagrams *all, const struct destination *vip)
 {
-	return t->set && t->vip_port == vip->port && addr_equal(&t->vip, &vip->addr);
-}
-
-/* A destination of this unconnected socket. */
-static __always_inline struct translation *translation_by_vip(struct socket_state *state, const struct destination *vip)
-{
-	for (int i = TRANSLATION_PEER + 1; i < TRANSLATIONS; i++)
-		if (leads_from(&state->translations[i], vip))
-			return &state->translations[i];
+	for (int i = 0; i < TRANSLATIONS; i++) {
+		struct translation *t = &all->translations[i];
+		if (t->set && is_vip(&t->vip, t->vip_port, vip))
+			return t;
+	}
 	return NULL;
 }
 
-/*
- * A datagram to what is no VIP: answers from there must show it as it is, even where a VIP led there before. The connected peer
- * stays: a v4-mapped socket's plain send() comes this way too, with the backend as its destination.
- */
-static __always_inline void forget(struct socket_state *state, const struct destination *to)
+/* The connected peer is no longer what a VIP led to. */
+static __always_inline void forget_peer(struct bpf_sock_addr *ctx)
 {
-	struct translation *t = translation_by_backend(state, TRANSLATION_PEER + 1, to);
+	struct peer *peer = peer_of(ctx);
+	if (!peer)
+		return;
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	if (bpf_map_delete_elem(&peers, &cookie))
+		peer->set = 0;
+}
+
+/*
+ * A datagram to what is no VIP: answers from there must show it as it is, even where a VIP led there before. A connected peer is
+ * not touched by it: a v4-mapped socket's plain send() comes this way too, with the backend as its destination.
+ */
+static __always_inline void forget_datagrams(struct bpf_sock_addr *ctx, const struct destination *to)
+{
+	struct datagrams *all = datagrams_of(ctx);
+	struct translation *t = all ? translation_by_backend(all, to) : NULL;
 	if (t)
 		t->set = 0;
 }
 
-static __always_inline void forget_peer(struct bpf_sock_addr *ctx, struct socket_state *state)
+static __always_inline void remember_peer(struct bpf_sock_addr *ctx, const struct destination *vip,
+					  const struct destination *backend, __u32 set, __u32 number, bool udp)
 {
-	state->translations[TRANSLATION_PEER].set = 0;
-	if (!(state->flags & SOCKET_UDP_CONNECTED))
-		return;
+	struct bpf_sock *sk = ctx->sk;
+	struct peer value = {
+		.version = FLOW_VERSION,
+		.number = number,
+		.vip = vip->addr,
+		.backend = backend->addr,
+		.vip_port = vip->port,
+		.backend_port = backend->port,
+		.set = set,
+		.netns = bpf_get_netns_cookie(ctx),
+	};
 	__u64 cookie = bpf_get_socket_cookie(ctx);
-	bpf_map_delete_elem(&udp_peers, &cookie);
-	state->flags &= ~SOCKET_UDP_CONNECTED;
+
+	if (udp)
+		forget_datagrams(ctx, backend);
+	if (!bpf_map_update_elem(&peers, &cookie, &value, BPF_ANY) || !sk)
+		return;
+	struct peer *peer = bpf_sk_storage_get(&peers_overflow, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (peer)
+		*peer = value;
+}
+
+static __always_inline void remember_datagrams(struct datagrams *all, const struct destination *vip,
+					       const struct destination *backend, __u32 set, __u32 number)
+{
+	struct translation *t = translation_by_backend(all, backend);
+	if (t)
+		t->set = 0;
+	t = translation_by_vip(all, vip);
+	if (!t)
+		t = &all->translations[__sync_fetch_and_add(&all->next, 1) % TRANSLATIONS];
+	/* Threads may share the socket: a half-written element is an empty one. */
+	*(volatile __u32 *)&t->set = 0;
+	__asm__ volatile("" ::: "memory");
+	t->vip = vip->addr;
+	t->vip_port = vip->port;
+	t->backend = backend->addr;
+	t->backend_port = backend->port;
+	t->number = number;
+	__asm__ volatile("" ::: "memory");
+	*(volatile __u32 *)&t->set = set;
+}
+
+/* ---- towards a backend ---- */
+
+/* Whether answers of this backend would be taken for another VIP's. */
+static __always_inline bool confuses(struct peer *peer, struct datagrams *all, const struct destination *vip,
+				     const struct destination *backend)
+{
+	if (peer && peer->backend_port == backend->port && addr_equal(&peer->backend, &backend->addr) &&
+	    !is_vip(&peer->vip, peer->vip_port, vip))
+		return true;
+	struct translation *t = all ? translation_by_backend(all, backend) : NULL;
+	return t && !is_vip(&t->vip, t->vip_port, vip);
 }
 
 /*
- * Random start, then the neighbours. With `state` (UDP) backends that already stand for another VIP of this socket are passed
- * over, since an answer from one could not be told apart; when there is no other, the older meaning gives way in remember().
+ * Random start, then the neighbours, past those that would confuse two VIPs of one UDP socket; when there is no other, the newer
+ * meaning wins. Returns the backend's number, 0 for none.
  */
-static __always_inline __u32 choose(__u32 set_number, const struct destination *vip, struct socket_state *state,
+static __always_inline __u32 choose(__u32 set_number, const struct destination *vip, struct peer *peer, struct datagrams *all,
 				    struct destination *out)
 {
 	bool ipv4 = addr_is_ipv4(&vip->addr);
@@ -92,140 +157,133 @@ static __always_inline __u32 choose(__u32 set_number, const struct destination *
 		if (!count || i >= count + 2)
 			break; /* two more than there are: a slot may have moved under us */
 		struct slot_key key = { .set = set_number, .index = (start + i) % count };
-		struct slot *slot = bpf_map_lookup_elem(&slots, &key);
+		struct backend *slot = bpf_map_lookup_elem(&slots, &key);
 		if (!slot)
 			continue;
-		__u32 number = slot->backend;
-		if (!read_backend(set_number, number, vip->port, &candidate) || addr_is_ipv4(&candidate.addr) != ipv4)
+		__u32 number = *(volatile __u32 *)&slot->self.number;
+		if (!read_backend(slot, set_number, number, vip->port, &candidate) || addr_is_ipv4(&candidate.addr) != ipv4)
 			continue;
-		if (!found) {
-			found = number;
-			*out = candidate;
-		}
-		if (!state)
+		if (found && confuses(peer, all, vip, &candidate))
+			continue;
+		bool settled = found || !confuses(peer, all, vip, &candidate);
+		found = number;
+		*out = candidate;
+		if (settled)
 			break;
-		struct translation *t = translation_by_backend(state, TRANSLATION_PEER, &candidate);
-		if (!t || leads_from(t, vip)) {
-			found = number;
-			*out = candidate;
-			break;
-		}
 	}
 	return found;
 }
 
-static __always_inline void fill(struct translation *t, const struct destination *vip, const struct destination *backend,
-				 __u32 set, __u32 number)
-{
-	/* Threads may share the socket: a half-written element is an empty one. */
-	*(volatile __u32 *)&t->set = 0;
-	__asm__ volatile("" ::: "memory");
-	t->vip = vip->addr;
-	t->vip_port = vip->port;
-	t->backend = backend->addr;
-	t->backend_port = backend->port;
-	t->number = number;
-	__asm__ volatile("" ::: "memory");
-	*(volatile __u32 *)&t->set = set;
-}
-
-static __always_inline void remember(struct socket_state *state, const struct destination *vip,
-				     const struct destination *backend, __u32 set, __u32 number)
-{
-	forget(state, backend);
-	struct translation *t = translation_by_vip(state, vip);
-	if (!t)
-		t = &state->translations[TRANSLATION_PEER + 1 +
-					 __sync_fetch_and_add(&state->next, 1) % (TRANSLATIONS - TRANSLATION_PEER - 1)];
-	fill(t, vip, backend, set, number);
-}
-
-static __always_inline void remember_peer(struct bpf_sock_addr *ctx, struct socket_state *state, const struct destination *vip,
-					  const struct destination *backend, __u32 set, __u32 number, bool udp)
-{
-	struct translation *t = &state->translations[TRANSLATION_PEER];
-	fill(t, vip, backend, set, number);
-	if (!udp)
-		return;
-	forget(state, backend);
-	__u64 cookie = bpf_get_socket_cookie(ctx);
-	struct udp_peer peer = { .version = SOCKET_STATE_VERSION, .number = number, .translation = *t };
-	if (!bpf_map_update_elem(&udp_peers, &cookie, &peer, BPF_ANY))
-		state->flags |= SOCKET_UDP_CONNECTED;
-}
-
 /* A datagram of an unconnected socket stays with the backend that this VIP led to, while that backend lives. */
-static __always_inline bool stick(struct socket_state *state, const struct destination *vip, __u32 set, struct destination *out)
+static __always_inline bool stick(struct peer *peer, struct datagrams *all, const struct destination *vip, __u32 set,
+				  struct destination *out)
 {
-	struct translation *t = translation_by_vip(state, vip);
-	if (!t && leads_from(&state->translations[TRANSLATION_PEER], vip))
-		t = &state->translations[TRANSLATION_PEER];
-	if (!t || t->set != set)
-		return false;
-	if (!read_backend(set, t->number, vip->port, out))
-		return false;
-	return out->port == t->backend_port && addr_equal(&out->addr, &t->backend);
+	struct translation *t = translation_by_vip(all, vip);
+	if (t)
+		return t->set == set && find_backend(set, t->number, vip->port, out) && out->port == t->backend_port &&
+		       addr_equal(&out->addr, &t->backend);
+	return peer && peer->set == set && is_vip(&peer->vip, peer->vip_port, vip) &&
+	       find_backend(set, peer->number, vip->port, out) && out->port == peer->backend_port &&
+	       addr_equal(&out->addr, &peer->backend);
 }
 
-static __always_inline enum outcome translate(struct bpf_sock_addr *ctx, struct destination *to, bool connecting)
+static __always_inline enum outcome refuse(__u32 set)
+{
+	count_refused(set);
+	bpf_set_retval(-ECONNREFUSED);
+	return REFUSED;
+}
+
+static __always_inline struct frontend *frontend_for(struct bpf_sock_addr *ctx, const struct destination *to, bool *ours)
 {
 	__u64 cookie = bpf_get_netns_cookie(ctx);
 	struct sandbox *sandbox = bpf_map_lookup_elem(&sandboxes, &cookie);
-	if (!sandbox)
-		return UNTOUCHED;
+	*ours = sandbox;
+	if (!sandbox || (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_UDP))
+		return NULL;
+	return find_frontend(sandbox->view, to, ctx->protocol);
+}
 
-	__u32 protocol = ctx->protocol;
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
-		return UNTOUCHED;
-	bool udp = protocol == IPPROTO_UDP;
+static __always_inline enum outcome connecting(struct bpf_sock_addr *ctx, struct destination *to)
+{
+	bool ours, udp = ctx->protocol == IPPROTO_UDP;
+	struct frontend *frontend = frontend_for(ctx, to, &ours);
 
-	struct socket_state *state;
-	struct frontend *frontend = find_frontend(sandbox->view, to, protocol);
+	if (!ours)
+		return UNTOUCHED;
 	if (!frontend) {
-		state = state_of(ctx);
-		if (state) {
-			forget(state, to);
-			if (connecting)
-				forget_peer(ctx, state);
-		}
+		forget_peer(ctx);
+		if (udp)
+			forget_datagrams(ctx, to);
 		return UNTOUCHED;
 	}
-
 	__u32 set = frontend->set;
 	struct destination backend;
-	state = udp ? make_state(ctx) : NULL;
-	if (state && !connecting && stick(state, to, set, &backend)) {
-		*to = backend;
-		return TRANSLATED;
-	}
-	__u32 number = choose(set, to, state, &backend);
-	if (!number) {
-		count_refused(set);
-		bpf_set_retval(-ECONNREFUSED);
-		return REFUSED;
-	}
+	__u32 number = choose(set, to, NULL, udp ? datagrams_of(ctx) : NULL, &backend);
+	if (!number)
+		return refuse(set);
 	count_connect(set);
-	if (!state)
-		state = make_state(ctx);
-	if (state && connecting)
-		remember_peer(ctx, state, to, &backend, set, number, udp);
-	else if (state)
-		remember(state, to, &backend, set, number);
+	remember_peer(ctx, to, &backend, set, number, udp);
 	*to = backend;
 	return TRANSLATED;
 }
 
-/* The other way: what came from a backend is shown as coming from the VIP that led there. */
-static __always_inline bool untranslate(struct bpf_sock_addr *ctx, struct destination *from)
+static __always_inline enum outcome sending(struct bpf_sock_addr *ctx, struct destination *to)
 {
-	struct socket_state *state = state_of(ctx);
-	struct translation *t = state ? translation_by_backend(state, TRANSLATION_PEER, from) : NULL;
-	if (!t)
+	bool ours;
+	struct frontend *frontend = frontend_for(ctx, to, &ours);
+
+	if (!ours)
+		return UNTOUCHED;
+	if (!frontend) {
+		forget_datagrams(ctx, to);
+		return UNTOUCHED;
+	}
+	__u32 set = frontend->set;
+	struct destination backend;
+	struct bpf_sock *sk = ctx->sk;
+	struct datagrams *all = sk ? bpf_sk_storage_get(&datagrams, sk, 0, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
+	struct peer *peer = sk && sk->state == ESTABLISHED ? peer_of(ctx) : NULL;
+	if (!all || !stick(peer, all, to, set, &backend)) {
+		__u32 number = choose(set, to, peer, all, &backend);
+		if (!number)
+			return refuse(set);
+		count_connect(set);
+		if (all) {
+			all->version = FLOW_VERSION;
+			remember_datagrams(all, to, &backend, set, number);
+		}
+	}
+	*to = backend;
+	return TRANSLATED;
+}
+
+/* ---- and back: what comes from a backend is shown as coming from the VIP that led there ---- */
+
+static __always_inline bool show_peer(struct bpf_sock_addr *ctx, struct destination *from)
+{
+	struct peer *peer = peer_of(ctx);
+	if (!peer || peer->backend_port != from->port || !addr_equal(&peer->backend, &from->addr))
 		return false;
-	from->addr = t->vip;
-	from->port = t->vip_port;
+	from->addr = peer->vip;
+	from->port = peer->vip_port;
 	return true;
 }
+
+static __always_inline bool show_source(struct bpf_sock_addr *ctx, struct destination *from)
+{
+	struct datagrams *all = datagrams_of(ctx);
+	struct translation *t = all ? translation_by_backend(all, from) : NULL;
+	if (t) {
+		from->addr = t->vip;
+		from->port = t->vip_port;
+		return true;
+	}
+	struct bpf_sock *sk = ctx->sk;
+	return sk && sk->state == ESTABLISHED && show_peer(ctx, from);
+}
+
+/* ---- the hooks ---- */
 
 static __always_inline void load4(struct bpf_sock_addr *ctx, struct destination *d)
 {
@@ -257,43 +315,47 @@ static __always_inline void store6(struct bpf_sock_addr *ctx, const struct desti
 	ctx->user_port = d->port;
 }
 
-#define TOWARDS(NAME, FAMILY, CONNECTING)                                                                                      \
+#define TOWARDS(NAME, FAMILY, HOW)                                                                                             \
 	SEC("cgroup/" #NAME) int NAME(struct bpf_sock_addr *ctx)                                                               \
 	{                                                                                                                      \
 		struct destination to;                                                                                         \
 		load##FAMILY(ctx, &to);                                                                                        \
-		enum outcome outcome = translate(ctx, &to, CONNECTING);                                                        \
+		enum outcome outcome = HOW(ctx, &to);                                                                          \
 		if (outcome == TRANSLATED)                                                                                     \
 			store##FAMILY(ctx, &to);                                                                               \
 		return outcome != REFUSED;                                                                                     \
 	}
 
-#define BACK(NAME, FAMILY)                                                                                                     \
+#define BACK(NAME, FAMILY, HOW)                                                                                                \
 	SEC("cgroup/" #NAME) int NAME(struct bpf_sock_addr *ctx)                                                               \
 	{                                                                                                                      \
 		struct destination from;                                                                                       \
 		load##FAMILY(ctx, &from);                                                                                      \
-		if (untranslate(ctx, &from))                                                                                   \
+		if (HOW(ctx, &from))                                                                                           \
 			store##FAMILY(ctx, &from);                                                                             \
 		return 1;                                                                                                      \
 	}
 
-TOWARDS(connect4, 4, true)
-TOWARDS(connect6, 6, true)
-TOWARDS(sendmsg4, 4, false)
-TOWARDS(sendmsg6, 6, false)
-BACK(recvmsg4, 4)
-BACK(recvmsg6, 6)
-BACK(getpeername4, 4)
-BACK(getpeername6, 6)
+TOWARDS(connect4, 4, connecting)
+TOWARDS(connect6, 6, connecting)
+TOWARDS(sendmsg4, 4, sending)
+TOWARDS(sendmsg6, 6, sending)
+BACK(recvmsg4, 4, show_source)
+BACK(recvmsg6, 6, show_source)
+BACK(getpeername4, 4, show_peer)
+BACK(getpeername6, 6, show_peer)
 
 SEC("cgroup/sock_release") int sock_release(struct bpf_sock *sk)
 {
-	struct socket_state *state = bpf_sk_storage_get(&sockets, sk, 0, 0);
-	if (state && state->flags & SOCKET_UDP_CONNECTED) {
-		__u64 cookie = bpf_get_socket_cookie(sk);
-		bpf_map_delete_elem(&udp_peers, &cookie);
-	}
+	if (sk->protocol != IPPROTO_TCP && sk->protocol != IPPROTO_UDP)
+		return 1;
+	__u64 cookie = bpf_get_netns_cookie(sk);
+	if (!bpf_map_lookup_elem(&sandboxes, &cookie))
+		return 1;
+	cookie = bpf_get_socket_cookie(sk);
+	/* A deletion takes the bucket's lock even where there is nothing. */
+	if (bpf_map_lookup_elem(&peers, &cookie))
+		bpf_map_delete_elem(&peers, &cookie);
 	return 1;
 }
 

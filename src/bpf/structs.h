@@ -124,22 +124,18 @@ struct slot_key {
 	__u32 index;
 };
 
-struct slot {
-	__u32 backend;
-	__u32 spare;
-};
-
 /* A backend of a set: that two sets share a number does not tie their lives together. */
 struct backend_key {
 	__u32 set;
 	__u32 number;
 };
 
+/* Stands twice: under its number, to tell that it lives, and in a slot, to be drawn with one look. */
 struct backend {
 	struct addr addr;
 	__be16 port; /* 0: the port that was asked for */
 	__u8 spare8[2];
-	struct backend_key self; /* its own key: tells a reader that the element was reused under it */
+	struct backend_key self; /* tells a reader that the element was reused under it */
 	__u32 spare;
 };
 
@@ -150,41 +146,41 @@ struct set_counters {
 
 /* ---- flow state: append only, never copied ---- */
 
-#define SOCKET_STATE_VERSION 1
-/* Element 0 is the connected peer, TCP or UDP; the others are destinations of an unconnected UDP socket. */
-#define TRANSLATIONS 5
-#define TRANSLATION_PEER 0
+#define FLOW_VERSION 1
 
+/* Where the connected peer of a TCP or UDP socket is, and what it is shown as. */
+struct peer {
+	__u8 version;
+	__u8 spare8[3];
+	__u32 number;
+	struct addr vip;
+	struct addr backend;
+	__be16 vip_port;
+	__be16 backend_port;
+	__u32 set; /* 0: none */
+	__u64 netns; /* cookie: what a sandbox leaves behind is found by it */
+	__u64 spare;
+};
+
+/* One destination of an unconnected UDP socket. */
 struct translation {
 	struct addr vip;
 	struct addr backend;
 	__be16 vip_port;
 	__be16 backend_port;
-	__u32 set; /* written last, cleared first: 0 is an empty slot */
 	__u32 number;
+	__u32 set; /* written last, cleared first: 0 is an empty element */
 	__u32 spare;
 };
 
-enum socket_flag {
-	SOCKET_UDP_CONNECTED = 1, /* udp_peers has an entry for it */
-};
+#define TRANSLATIONS 4
 
-struct socket_state {
+struct datagrams {
 	__u8 version;
-	__u8 flags;
-	__u8 spare8[2];
+	__u8 spare8[3];
 	__u32 next;
 	__u64 spare;
 	struct translation translations[TRANSLATIONS];
-};
-
-/* By socket cookie: connected UDP, which socket diagnostics show without its storage. */
-struct udp_peer {
-	__u8 version;
-	__u8 spare8[3];
-	__u32 number;
-	struct translation translation;
-	__u64 spare[2];
 };
 
 /* The value of the map that says which LAYOUT filled the others. The enumerations are members so that BTF records them. */
@@ -195,7 +191,6 @@ struct layout {
 	enum drop_reason drop_reason;
 	enum algorithm algorithm;
 	enum endpoint_flag endpoint_flag;
-	enum socket_flag socket_flag;
 };
 
 #endif

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createFakeDataplane, type FakeDataplane } from '../../src/balancer/fake.ts';
 import type { Dataplane, DataplaneSandbox } from '../../src/contracts/dataplane.ts';
 import type { Namespace } from '../../src/contracts/kernel.ts';
-import { Bed, type BedSandbox, idOf } from '../kernel/dataplane-bed.ts';
+import { Bed, type BedSandbox, idOf, PYTHON } from '../kernel/dataplane-bed.ts';
 import { type DataplaneHarness, dataplaneCases, dataplaneConformance, type Outcome } from './dataplane.ts';
 
 // ---- in memory ----
@@ -124,7 +124,7 @@ say([outcome(once) for _ in range(${n})])`,
       },
       async hold({ namespace }, address, port, protocol) {
         const child = bed.spawn(namespace, [
-          'python3',
+          PYTHON,
           '-u',
           '-c',
           `import os, socket, struct, sys

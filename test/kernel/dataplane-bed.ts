@@ -15,6 +15,8 @@ import { deriveMac } from '../../src/model/id.ts';
 
 const root = join(import.meta.dirname, '../..');
 export const objectDir = join(root, 'dist/bpf');
+/** Debian's own: a version manager's `python3` may be a slow script. */
+export const PYTHON = '/usr/bin/python3';
 const PREFIX = 'sluice-dp-';
 const RUN_MS_MAX = 20_000;
 const MNT_DETACH = 2;
@@ -148,7 +150,7 @@ export class Bed {
 
   /** Runs a Python program; its last line of output is JSON. */
   python<T>(namespace: Namespace, code: string, options: { readonly outside?: boolean } = {}): Promise<T> {
-    const child = this.spawn(namespace, ['python3', '-c', `${PRELUDE}\n${code}`], options);
+    const child = this.spawn(namespace, [PYTHON, '-IS', '-c', `${PRELUDE}\n${code}`], options);
     return new Promise<T>((resolve, reject) => {
       let text = '';
       const timer = setTimeout(() => child.kill('SIGKILL'), RUN_MS_MAX);
@@ -167,7 +169,7 @@ export class Bed {
   /** A server that answers every connection and datagram on the port with its name, on all its addresses; resolves when it listens. */
   async serve(sandbox: BedSandbox, port: number): Promise<ChildProcess> {
     const child = this.spawn(sandbox.namespace, [
-      'python3',
+      PYTHON,
       '-u',
       '-c',
       `${PRELUDE}\n${SERVER}`,

@@ -50,13 +50,14 @@ test('every map`s key and value have the size that we encode', () => {
     endpoint_drops: [layout.NUMBER.size, layout.DROPS.size],
     frontends: [layout.FRONTEND_KEY.size, layout.FRONTEND.size],
     sets: [layout.NUMBER.size, layout.SET.size],
-    slots: [layout.SLOT_KEY.size, layout.SLOT.size],
+    slots: [layout.SLOT_KEY.size, layout.BACKEND.size],
     backends: [layout.BACKEND_KEY.size, layout.BACKEND.size],
     set_counters: [layout.NUMBER.size, layout.SET_COUNTERS.size],
     stages: [layout.NUMBER.size, layout.NUMBER.size],
     layout: [layout.NUMBER.size, layout.LAYOUT_VALUE.size],
-    sockets: [layout.NUMBER.size, layout.SOCKET_STATE.size],
-    udp_peers: [layout.COOKIE.size, layout.UDP_PEER.size],
+    peers: [layout.COOKIE.size, layout.PEER.size],
+    peers_overflow: [layout.NUMBER.size, layout.PEER.size],
+    datagrams: [layout.NUMBER.size, layout.DATAGRAMS.size],
   };
   for (const name of layout.OBJECTS) {
     const object = new BpfObject(join(objectDir, name));

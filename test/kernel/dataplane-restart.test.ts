@@ -14,7 +14,7 @@ import {
   mapUpdate,
   objectGet,
 } from '../../src/kernel/bpf/bpf.ts';
-import { Bed, type BedSandbox, objectDir } from './dataplane-bed.ts';
+import { Bed, type BedSandbox, objectDir, PYTHON } from './dataplane-bed.ts';
 
 const VIP = '10.96.0.10';
 const SET = 1;
@@ -55,7 +55,7 @@ interface Load {
 /** Connects to the VIP without a pause until it is stopped. */
 async function load(): Promise<Load> {
   const child = bed.spawn(client.namespace, [
-    'python3',
+    PYTHON,
     '-u',
     '-c',
     `
@@ -167,7 +167,7 @@ describe('a restart', () => {
 
   test('connections that were open before are still known, and reset', async () => {
     const child = bed.spawn(client.namespace, [
-      'python3',
+      PYTHON,
       '-u',
       '-c',
       `
@@ -369,7 +369,7 @@ describe('maps of another layout', () => {
 
   test('a new generation is filled while the old one serves, then takes over its links', async () => {
     const holder = bed.spawn(client.namespace, [
-      'python3',
+      PYTHON,
       '-u',
       '-c',
       `import socket, sys\ns = socket.create_connection(('${VIP}', 80)); print('open'); sys.stdin.read()`,
@@ -398,7 +398,7 @@ describe('maps of another layout', () => {
     for (const name of Object.keys(before).filter((one) => one.startsWith('links/')))
       expect([name, after[name]]).toEqual([name, before[name]]);
     // Sockets keep what is known of them.
-    for (const name of ['maps/sockets', 'maps/udp_peers']) expect(after[name]).toBe(before[name]);
+    for (const name of ['maps/peers', 'maps/peers_overflow', 'maps/datagrams']) expect(after[name]).toBe(before[name]);
     const each = backends().map((backend) => plane.connections(backend, [client.namespace]));
     expect(each.reduce((a, b) => a + b)).toBeGreaterThanOrEqual(1);
     expect(plane.audit()).toEqual([]);

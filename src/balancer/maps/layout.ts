@@ -11,7 +11,7 @@ export const LAYOUT = 1;
 export const OBJECTS = ['balancer_socket.o', 'guard.o', 'dns.o'] as const;
 
 /** Maps of sockets and connections: their layout only grows into spare bytes, and they live on from version to version. */
-export const FLOW_MAPS: ReadonlySet<string> = new Set(['sockets', 'udp_peers']);
+export const FLOW_MAPS: ReadonlySet<string> = new Set(['peers', 'peers_overflow', 'datagrams']);
 
 /** enum stage */
 export const STAGE = { from_sandbox: 0, dns: 1 } as const;
@@ -58,40 +58,42 @@ export const FRONTEND_KEY = struct('frontend_key', { addr: address, view: u32, p
 export const FRONTEND = struct('frontend', { set: u32, spare: zeros(12) });
 export const SET = struct('set', { count: u32, algorithm: u8, spare8: zeros(3), spare: zeros(8) });
 export const SLOT_KEY = struct('slot_key', { set: u32, index: u32 });
-export const SLOT = struct('slot', { backend: u32, spare: zeros(4) });
 export const BACKEND_KEY = struct('backend_key', { set: u32, number: u32 });
 export const BACKEND = struct('backend', { addr: address, port, spare8: zeros(2), self: BACKEND_KEY, spare: zeros(4) });
 export const SET_COUNTERS = struct('set_counters', { connects: u64, refused: u64 });
 
-const TRANSLATIONS = 5;
-export const TRANSLATION = struct('translation', {
+export const PEER = struct('peer', {
+  version: u8,
+  spare8: zeros(3),
+  number: u32,
   vip: address,
   backend: address,
   vip_port: port,
   backend_port: port,
   set: u32,
+  netns: u64,
+  spare: zeros(8),
+});
+export const TRANSLATION = struct('translation', {
+  vip: address,
+  backend: address,
+  vip_port: port,
+  backend_port: port,
   number: u32,
+  set: u32,
   spare: zeros(4),
 });
-export const SOCKET_STATE = struct('socket_state', {
+const TRANSLATIONS = 4;
+export const DATAGRAMS = struct('datagrams', {
   version: u8,
-  flags: u8,
-  spare8: zeros(2),
+  spare8: zeros(3),
   next: u32,
   spare: zeros(8),
   translations: array(TRANSLATION, TRANSLATIONS),
 });
-export const UDP_PEER = struct('udp_peer', {
-  version: u8,
-  spare8: zeros(3),
-  number: u32,
-  translation: TRANSLATION,
-  spare: zeros(16),
-});
-
 export const LAYOUT_VALUE = struct('layout', {
   version: u32,
-  spare: zeros(24),
+  spare: zeros(20),
 });
 
 /** All that the test compares with BTF. */
@@ -105,11 +107,10 @@ export const STRUCTS = [
   FRONTEND,
   SET,
   SLOT_KEY,
-  SLOT,
   BACKEND_KEY,
   BACKEND,
   SET_COUNTERS,
+  PEER,
   TRANSLATION,
-  SOCKET_STATE,
-  UDP_PEER,
+  DATAGRAMS,
 ] as const;
