@@ -279,14 +279,14 @@ describe('services', () => {
 
   test('ports, backends of every form, update, removal', async () => {
     await cli.must(
-      'service create --name shop --network web --ip 10.20.0.50 --port http=80:8080 --port 53/udp --backend a --backend b:81' +
+      'service create --name shop --network web --ip 10.20.0.50 --ip fd00:20::50 --port http=80:8080 --port 53/udp --backend a --backend b:81' +
         ' --backend 10.20.0.77 --backend 10.20.0.78:99 --backend fd00:20::5 --backend [fd00:20::6]:82 --network-alias store --label x=y',
     );
     const [a, b] = await Promise.all(['a', 'b'].map(async (name) => (await look(`sandbox inspect ${name}`)).id));
     expect(await look('service inspect shop')).toMatchObject({
       labels: { x: 'y' },
       spec: {
-        vips: ['10.20.0.50'],
+        vips: ['10.20.0.50', 'fd00:20::50'],
         aliases: ['store'],
         ports: [
           { name: 'http', port: 80, target: 8080, protocol: 'tcp' },
@@ -302,7 +302,7 @@ describe('services', () => {
         ],
       },
     });
-    expect(await cli.must('service ls')).toMatch(/shop +web +10\.20\.0\.50 +http=80:8080\/tcp, 53\/udp +0\/6 +ready/);
+    expect(await cli.must('service ls')).toMatch(/shop +web +10\.20\.0\.50, fd00:20::50 +http=80:8080\/tcp, 53\/udp +0\/6 +ready/);
     expect(await cli.must('service update shop --backend-rm a --backend-rm 10.20.0.77 --backend-add 10.20.0.79')).toBe(
       'shop\n',
     );
