@@ -302,7 +302,9 @@ describe('services', () => {
         ],
       },
     });
-    expect(await cli.must('service ls')).toMatch(/shop +web +10\.20\.0\.50, fd00:20::50 +http=80:8080\/tcp, 53\/udp +0\/6 +ready/);
+    expect(await cli.must('service ls')).toMatch(
+      /shop +web +10\.20\.0\.50, fd00:20::50 +http=80:8080\/tcp, 53\/udp +0\/6 +ready/,
+    );
     expect(await cli.must('service update shop --backend-rm a --backend-rm 10.20.0.77 --backend-add 10.20.0.79')).toBe(
       'shop\n',
     );
