@@ -194,7 +194,7 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
     stage.typed(command, await host.must(command));
     const from = performance.now();
     await until(
-      async () => (await inside('client', 'busybox wget -T 1 -qO- http://shop/ || true')) === 'shop-1',
+      async () => (await inside('client', 'timeout 1 busybox wget -qO- http://shop/ || true')) === 'shop-1',
       10_000,
     );
     stage.promise(true, `repaired and serving after ${((performance.now() - from) / 1_000).toFixed(1)} s`);
@@ -239,7 +239,8 @@ async function leftBehind(host: LabHost): Promise<Record<string, string[]>> {
     links: (await lines('ip -o link')).filter((line) => !/^\d+: (?:lo|eth0)[:@]/.test(line)),
     namespaces: folder(join(host.runDir, 'netns')),
     'nft tables': (await lines('nft list tables')).filter((line) => line.includes(host.instance)),
-    pins: folder(host.bpffs),
+    // Two files are every bpffs's own.
+    pins: folder(host.bpffs).filter((name) => !name.endsWith('.debug')),
     cgroups: readdirSync(host.cgroupRoot, { withFileTypes: true })
       .filter((entry) => entry.isDirectory() && !['daemon', 'programs'].includes(entry.name))
       .map(({ name }) => name),
