@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { eventually, openHost, type TestHost } from './harness.ts';
-import { FAMILIES, type Inside, sandbox } from './traffic.ts';
+import { FAMILIES, type Inside, PYTHON, sandbox } from './traffic.ts';
 
 let host: TestHost;
 beforeAll(async () => {
@@ -84,7 +84,7 @@ describe.each(FAMILIES)('names over $family', ({ flags, v4, v6, family }) => {
       'sandbox',
       'exec',
       `a${tag}`,
-      'python3',
+      PYTHON,
       '-c',
       `import socket; print(sorted({x[4][0] for x in socket.getaddrinfo('c${tag}', 80)}))`,
     );
@@ -96,7 +96,7 @@ describe.each(FAMILIES)('names over $family', ({ flags, v4, v6, family }) => {
   test('a program of the sandbox may have port 53 to itself', async () => {
     const code =
       "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('0.0.0.0', 53)); t = socket.socket(); t.bind(('0.0.0.0', 53)); t.listen(); print('bound')";
-    expect((await a.exec(['python3', '-c', code])).stdout.trim()).toBe('bound');
+    expect((await a.exec([PYTHON, '-c', code])).stdout.trim()).toBe('bound');
   });
 });
 
@@ -108,7 +108,7 @@ describe('foreign names and hard times', () => {
     box = await sandbox(host, 'box', '--network', 'open');
     // The lab's outside is the host's resolver.
     host.outside.spawn([
-      'python3',
+      PYTHON,
       '-c',
       `
 import socket, struct
@@ -164,7 +164,7 @@ s.send(bytes.fromhex('123481800001000000000000') + q[12:])
 s.send(bytes.fromhex('12340100ffffffffffffffff') + q[12:])
 print('sent')
 `;
-    expect((await box.exec(['python3', '-c', code])).stdout.trim()).toBe('sent');
+    expect((await box.exec([PYTHON, '-c', code])).stdout.trim()).toBe('sent');
     await eventually(async () => (await dig(box, 'box', 'A')).answers[0] === box.ipv4);
   });
 });

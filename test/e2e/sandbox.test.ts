@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { eventually, openHost, type TestHost } from './harness.ts';
-import { FAMILIES, inside, sandbox } from './traffic.ts';
+import { FAMILIES, inside, PYTHON, sandbox } from './traffic.ts';
 
 let host: TestHost;
 beforeAll(async () => {
@@ -46,7 +46,7 @@ describe('sandboxes', () => {
         '--clear-groups',
         '--inh-caps=-all',
         '--bounding-set=-all',
-        '/usr/bin/python3',
+        PYTHON,
         '-c',
         code,
       ),

@@ -1,7 +1,9 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Background } from '../../src/lab/place.ts';
 import { eventually, openHost, type TestHost } from './harness.ts';
-import { FAMILIES, type Inside, sandbox } from './traffic.ts';
+import { FAMILIES, type Inside, PYTHON, sandbox } from './traffic.ts';
 
 let host: TestHost;
 beforeAll(async () => {
@@ -93,7 +95,7 @@ describe.each(FAMILIES)('a VIP over $family', ({ flags, v4, v6, family }) => {
     const [any] = await vips(`any${tag}`);
     expect(all).toContain(word(await client.ask(shop!, 53, 'udp')));
     expect(await client.ask(shop!, 53, 'udp')).toMatch(new RegExp(` ${shop}$`));
-    const one = (await client.exec(['python3', '-c', UNCONNECTED, '20', '53', shop!])).stdout.trim().split('\n');
+    const one = (await client.exec([PYTHON, '-c', UNCONNECTED, '20', '53', shop!])).stdout.trim().split('\n');
     expect(one).toHaveLength(20);
     expect(new Set(one).size).toBe(1);
     // Two VIPs from one socket: each answer comes from the VIP that was asked.
@@ -114,9 +116,7 @@ describe.each(FAMILIES)('a VIP over $family', ({ flags, v4, v6, family }) => {
       all[2]!,
     );
     const [other] = await vips(`other${tag}`);
-    const two = (await client.exec(['python3', '-c', UNCONNECTED, '50', '53', shop!, other!])).stdout
-      .trim()
-      .split('\n');
+    const two = (await client.exec([PYTHON, '-c', UNCONNECTED, '50', '53', shop!, other!])).stdout.trim().split('\n');
     expect(two).toHaveLength(100);
     for (const line of two) expect(line.split(' ')[1]).toBe(line.split(' ')[2]);
     await host.cli('service', 'rm', `other${tag}`);
@@ -133,7 +133,7 @@ describe.each(FAMILIES)('a VIP over $family', ({ flags, v4, v6, family }) => {
   const mapped = async (): Promise<void> => {
     const [vip] = (await vips(`shop${tag}`)).filter((address) => !address.includes(':'));
     expect(await client.ask(`::ffff:${vip}`, 80)).toMatch(new RegExp(`^b.* hello ::ffff:${vip}$`));
-    const lines = (await client.exec(['python3', '-c', UNCONNECTED, '5', '53', `::ffff:${vip}`])).stdout
+    const lines = (await client.exec([PYTHON, '-c', UNCONNECTED, '5', '53', `::ffff:${vip}`])).stdout
       .trim()
       .split('\n');
     for (const line of lines) expect(line.split(' ')[1]).toBe(vip);
@@ -145,7 +145,7 @@ describe.each(FAMILIES)('a VIP over $family', ({ flags, v4, v6, family }) => {
     expect(
       (
         await host.exec([
-          'python3',
+          PYTHON,
           '-c',
           `import socket; s = socket.socket(socket.AF_INET6 if ':' in '${vip}' else socket.AF_INET); s.settimeout(1); s.connect(('${vip}', 80))`,
         ])
@@ -156,7 +156,7 @@ describe.each(FAMILIES)('a VIP over $family', ({ flags, v4, v6, family }) => {
     try {
       await host.cli('sandbox', 'attach', '--name', `guest${tag}`, '--network', web, `/run/netns/${name}`);
       const code = `import socket; s = socket.socket(socket.AF_INET6 if ':' in '${vip}' else socket.AF_INET); s.settimeout(2); s.connect(('${vip}', 80)); s.sendall(b'x'); print(s.recv(99).decode())`;
-      expect(await host.must(['nsenter', `--net=/run/netns/${name}`, 'python3', '-c', code])).toMatch(/^b\d/);
+      expect(await host.must(['nsenter', `--net=/run/netns/${name}`, PYTHON, '-c', code])).toMatch(/^b\d/);
       await host.cli('sandbox', 'rm', `guest${tag}`);
     } finally {
       await host.exec(`ip netns del ${name}`);
@@ -177,18 +177,19 @@ describe.each(FAMILIES)('a VIP over $family', ({ flags, v4, v6, family }) => {
       all[0]!,
     );
     const [vip] = await vips(`kept${tag}`);
-    const code = `
-import socket, sys, time
+    const go = join(host.runDir, `go-${tag}`);
+    const held = client.python(`
+import os, socket, time
 s = socket.socket(socket.AF_INET6 if ':' in '${vip}' else socket.AF_INET); s.settimeout(3); s.connect(('${vip}', 80)); s.sendall(b'1'); print(s.recv(99).decode(), flush=True)
-sys.stdin.readline(); s.sendall(b'2'); print(s.recv(99).decode(), flush=True)
-`;
-    const held = client.exec(['sh', '-c', `(sleep 1.5; echo) | python3 -c "${code.replaceAll('"', '\\"')}"`]);
-    await new Promise((resolve) => setTimeout(resolve, 600));
+while not os.path.exists('${go}'): time.sleep(0.02)
+s.sendall(b'2'); print(s.recv(99).decode(), flush=True)
+`);
+    await eventually(() => held.output().includes(`${all[0]} 1`));
     await host.cli('service', 'update', `kept${tag}`, '--backend-rm', all[0]!);
-    const start = performance.now();
     expect(await client.ask(vip!, 80)).toBe('error: ECONNREFUSED');
-    expect(performance.now() - start).toBeLessThan(2_000);
-    expect((await held).stdout.trim().split('\n')).toEqual([`${all[0]} 1`, `${all[0]} 2`]);
+    writeFileSync(go, '');
+    await held.exited;
+    expect(held.output().trim().split('\n')).toEqual([`${all[0]} 1`, `${all[0]} 2`]);
     await host.cli('service', 'rm', `kept${tag}`);
   });
 
@@ -209,11 +210,12 @@ for s in (t, u):
     except socket.timeout: print('timeout', flush=True)
     except OSError as e: print(errno.errorcode[e.errno], flush=True)
 `;
-    const held = client.exec(['python3', '-c', code], 20_000);
-    await new Promise((resolve) => setTimeout(resolve, 800));
+    const held = client.python(code);
+    await eventually(() => held.output().includes('open'));
     const start = performance.now();
     await host.cli('sandbox', 'rm', '--force', `gone${tag}`);
-    const lines = (await held).stdout.trim().split('\n');
+    await held.exited;
+    const lines = held.output().trim().split('\n');
     expect(performance.now() - start).toBeLessThan(5_000);
     expect(lines[0]).toBe('open');
     expect(lines[1]).toMatch(/ECONNABORTED|ECONNRESET/);

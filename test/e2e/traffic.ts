@@ -14,6 +14,8 @@ export interface Inside {
   /** The answer of a server, or `error: NAME` (`ECONNREFUSED`, `timeout` …). */
   ask(address: string, port: number, protocol?: 'tcp' | 'udp'): Promise<string>;
   ping(address: string): Promise<boolean>;
+  /** Starts a Python program that lives until it ends or its sandbox does. */
+  python(code: string): Background;
 }
 
 export const FAMILIES = [
@@ -26,6 +28,9 @@ export const FAMILIES = [
     v6: true,
   },
 ] as const;
+
+/** Debian's own: another first in the PATH may be a slow wrapper. */
+export const PYTHON = '/usr/bin/python3';
 
 const SERVER = `
 import selectors, socket, sys
@@ -92,14 +97,15 @@ export async function inside(host: TestHost, name: string): Promise<Inside> {
     netnsPath: place.netnsPath,
     exec,
     async serve(...ports) {
-      const server = startAt(place, ['python3', '-c', SERVER, name, ...ports.map(String)]);
+      const server = startAt(place, [PYTHON, '-c', SERVER, name, ...ports.map(String)]);
       await eventually(() => server.output().includes('ready'));
       return server;
     },
     async ask(address, port, protocol = 'tcp') {
-      const { stdout, stderr } = await exec(['python3', '-c', CLIENT, address, String(port), protocol]);
+      const { stdout, stderr } = await exec([PYTHON, '-c', CLIENT, address, String(port), protocol]);
       return stdout.trim() || stderr.trim();
     },
+    python: (code) => startAt(place, [PYTHON, '-c', code]),
     ping: async (address) => (await exec(['ping', '-c1', '-W1', address])).code === 0,
   };
 }
