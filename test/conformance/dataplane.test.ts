@@ -1,4 +1,5 @@
 import { unlinkSync } from 'node:fs';
+import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createFakeDataplane, type FakeDataplane } from '../../src/balancer/fake.ts';
 import type { Dataplane, DataplaneSandbox } from '../../src/contracts/dataplane.ts';
@@ -135,8 +136,9 @@ s = reach(${kindOf(protocol)}, '${address}', ${port})
 print('held')
 for line in sys.stdin: print('open' if s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0 else 'closed')`,
         ]);
-        const answer = (): Promise<string> =>
-          new Promise((resolve) => child.stdout!.once('data', (chunk) => resolve(String(chunk).trim())));
+        // By lines: an unbuffered print may arrive in two pieces.
+        const lines = createInterface(child.stdout!)[Symbol.asyncIterator]();
+        const answer = async (): Promise<string> => String((await lines.next()).value);
         await answer();
         return {
           async open() {
