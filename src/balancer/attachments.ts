@@ -1,6 +1,8 @@
 /**
- * Programs on interfaces: a trampoline each, which says which attachment it is and tail-calls the stage. By tcx links where there are
- * any (a container cannot remove one from its own lo), else by clsact filters.
+ * Programs on interfaces: a trampoline each, which says which attachment it is and tail-calls the stage. They are attached as clsact
+ * filters, at once. A container may remove a filter from its own lo, a tcx link not; but making a link waits for a grace period with
+ * the kernel's routing lock held, 10 ms and more, and so does its end. So, where there are links, `harden` moves the programs on
+ * sandboxes' lo to them at leisure.
  */
 import type { DataplaneCapabilities, Repair } from '../contracts/dataplane.ts';
 import type { Namespace } from '../contracts/kernel.ts';
@@ -104,7 +106,7 @@ export class Attachments {
     );
   }
 
-  /** Attaches unless that was done in this life; the audit looks after it from then on. */
+  /** Attaches unless that was done in this life; the audit looks after it from then on. Links of an earlier life stay what they are. */
   ensure(target: Target): void {
     const name = pinName(target);
     const known = this.#known.get(name);
@@ -128,6 +130,25 @@ export class Attachments {
     for (const [name, target] of this.#known) this.#attach(name, target);
   }
 
+  /** Moves up to `countMax` of the filters that a container could remove to links; each takes about 10 ms. */
+  harden(countMax: number, onError: (target: Target, error: unknown) => void): number {
+    if (this.mode !== 'tcx') return 0;
+    let count = 0;
+    for (const [name, target] of this.#known) {
+      if (count >= countMax) break;
+      if (target.stage !== 'dns' || this.#waits(name) || !this.#pins.has('progs', name)) continue;
+      count++;
+      try {
+        if (!this.#linkStands(name, target)) this.#attachLink(name, target);
+        this.#removeFilter(target, target.stage);
+        this.#pins.remove('progs', name);
+      } catch (error) {
+        onError(target, error);
+      }
+    }
+    return count;
+  }
+
   audit(onError: (target: Target, error: unknown) => void): Repair[] {
     const repairs: Repair[] = [];
     for (const [name, target] of this.#known) {
@@ -135,7 +156,7 @@ export class Attachments {
         if (this.#waits(name) || this.#stands(name, target)) continue;
         this.#attach(name, target);
         const { object, prefix, direction } = PLACE[target.stage];
-        repairs.push({ object, id: target.id, what: `the ${this.mode} program at ${direction} of ${prefix} was gone` });
+        repairs.push({ object, id: target.id, what: `the tc program at ${direction} of ${prefix} was gone` });
       } catch (error) {
         // Its interface may have gone: whoever owns that says so, and the others are looked at.
         onError(target, error);
@@ -163,7 +184,7 @@ export class Attachments {
   }
 
   #stands(name: string, target: Target): boolean {
-    return this.mode === 'tcx' ? this.#linkStands(name, target) : this.#filterStands(name, target);
+    return this.#linkStands(name, target) || this.#filterStands(name, target);
   }
 
   #attach(name: string, target: Target): void {
@@ -171,13 +192,13 @@ export class Attachments {
       this.#pinned.add(name);
       return;
     }
-    const program = loadClassifier(this.#name, trampoline(target.number, this.#stages, target.stage));
-    try {
-      if (this.mode === 'tcx') this.#attachLink(name, target, program);
-      else this.#attachFilter(name, target, program);
-    } finally {
-      closeFd(program);
-    }
+    // One that leads to another interface, or to none.
+    if (this.#pins.has('links', name)) this.#pins.detach(name);
+    this.#withProgram(target, (program) => {
+      const link = this.#takeLink(name, target, program);
+      if (link === null) this.#attachFilter(name, target, program);
+      else this.#pinLink(name, link);
+    });
     this.#pinned.add(name);
     for (const generation of this.#pins.older()) {
       this.#pins.remove('links', name, generation);
@@ -198,6 +219,15 @@ export class Attachments {
     this.#known.delete(name);
   }
 
+  #withProgram(target: Target, use: (program: number) => void): void {
+    const program = loadClassifier(this.#name, trampoline(target.number, this.#stages, target.stage));
+    try {
+      use(program);
+    } finally {
+      closeFd(program);
+    }
+  }
+
   // ---- tcx ----
 
   #linkStands(name: string, { ifindex }: Target): boolean {
@@ -210,17 +240,22 @@ export class Attachments {
     }
   }
 
-  #attachLink(name: string, target: Target, program: number): void {
-    const link = this.#takeLink(name, target, program) ?? this.#makeLink(target, program);
+  #attachLink(name: string, target: Target): void {
+    const { stage, ifindex, namespace } = target;
+    this.#withProgram(target, (program) =>
+      this.#pinLink(
+        name,
+        namespace.run(() => linkCreate(program, ifindex, TCX[PLACE[stage].direction])),
+      ),
+    );
+  }
+
+  #pinLink(name: string, link: number): void {
     try {
       this.#pins.put('links', name, link);
     } finally {
       closeFd(link);
     }
-  }
-
-  #makeLink({ stage, ifindex, namespace }: Target, program: number): number {
-    return namespace.run(() => linkCreate(program, ifindex, TCX[PLACE[stage].direction]));
   }
 
   /** The living link of an older generation, its trampoline swapped for ours. */
@@ -269,6 +304,8 @@ export class Attachments {
   }
 
   #removeFilter(at: { readonly namespace: Namespace; readonly ifindex: number }, stage: Stage): void {
+    // A filter goes with its interface, which has mostly gone by now.
+    if (!at.namespace.netlink.link(at.ifindex)) return;
     at.namespace.run(() => {
       for (const hook of this.#hooks({ ifindex: at.ifindex, stage })) {
         const holder = tcQuery(hook);

@@ -15,7 +15,7 @@ import { SluiceError } from '../errors.ts';
 import { mapLookup, mapUpdate, probeTcx, programInfo } from '../kernel/bpf/bpf.ts';
 import type { Logger } from '../log.ts';
 import { adopt, type Loaded } from './adopt.ts';
-import { Attachments } from './attachments.ts';
+import { Attachments, type Target } from './attachments.ts';
 import { Balance } from './balance.ts';
 import { Flows } from './flows.ts';
 import { CgroupHooks } from './hooks.ts';
@@ -39,6 +39,8 @@ export interface EbpfDataplaneOptions {
 
 /** ifindex of lo in every namespace. */
 const LO = 1;
+/** Attachments hardened in one audit: about 100 ms. */
+const HARDENED_MAX = 8;
 
 interface Running {
   readonly loaded: Loaded;
@@ -234,11 +236,10 @@ class EbpfDataplane implements Dataplane {
       repairs.push({ object: 'program', id: stage, what: `slot ${STAGE[stage]} of the stages did not hold it` });
     }
     repairs.push(...balance.audit(), ...identity.audit(), ...hooks.audit());
-    repairs.push(
-      ...attachments.audit(({ id, stage, ifindex }, error) => {
-        this.#options.logger?.warn({ id, stage, ifindex, err: error }, 'cannot mend an attachment');
-      }),
-    );
+    const failed = ({ id, stage, ifindex }: Target, error: unknown): void =>
+      this.#options.logger?.warn({ id, stage, ifindex, err: error }, 'cannot mend an attachment');
+    repairs.push(...attachments.audit(failed));
+    attachments.harden(HARDENED_MAX, failed);
     return repairs;
   }
 

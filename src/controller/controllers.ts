@@ -33,6 +33,8 @@ export interface ControllersOptions {
 
 /** How long names and balancing wait for endpoints at start, milliseconds: a hanging driver must not keep them back. */
 const START_WAIT_MS = 3_000;
+/** How long what the kernel reports is gathered before it is looked at, milliseconds. */
+const NOTICED_MS = 100;
 
 export class Controllers {
   readonly #options: ControllersOptions;
@@ -160,6 +162,7 @@ export class Controllers {
   async stop(): Promise<void> {
     this.#stopped = true;
     this.#auditTimer?.cancel();
+    this.#movedTimer?.cancel();
     this.#context.world.stop();
     this.#monitor?.[Symbol.dispose]();
     await Promise.all(Object.values(this.#loops).map((loop) => loop.stop()));
@@ -262,8 +265,7 @@ export class Controllers {
     }
     const { world, tracker } = this.#context;
     for (const [id, { ifname }] of this.#firewall.interfaces) {
-      if (tracker.detail<{ ifindex: number }>('network', id).ifindex === event.ifindex && ifname)
-        this.#loops.network.trigger(id);
+      if (tracker.detail<{ ifindex: number }>('network', id).ifindex === event.ifindex && ifname) this.#networkSoon(id);
     }
     if (event.type !== 'link' || !event.removed) return;
     for (const endpoint of world.endpoints.values()) {
@@ -272,9 +274,21 @@ export class Controllers {
     }
   }
 
+  readonly #moved = new Set<string>();
+  #movedTimer: Timer | undefined;
+  /** A bridge also moves whenever a port comes or goes: one look for all of that. */
+  #networkSoon(id: string): void {
+    this.#moved.add(id);
+    this.#movedTimer ??= this.#context.clock.after(NOTICED_MS, () => {
+      this.#movedTimer = undefined;
+      for (const moved of this.#moved) this.#loops.network.trigger(moved);
+      this.#moved.clear();
+    });
+  }
+
   #firewallTimer: Timer | undefined;
   #firewallSoon(): void {
-    this.#firewallTimer ??= this.#context.clock.after(100, () => {
+    this.#firewallTimer ??= this.#context.clock.after(NOTICED_MS, () => {
       this.#firewallTimer = undefined;
       if (this.#stopped) return;
       auditFirewall(this.#context, this.#firewall).catch((error) =>

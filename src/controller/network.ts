@@ -51,7 +51,6 @@ export class NetworkController {
     await this.#firewall.remove(network.id);
     fault('network.removed');
     await desired.networks.forget(network);
-    fault('network.released');
     tracker.forget('network', network.id);
   }
 }

@@ -1,4 +1,4 @@
-/** The guard and the DNS hand-over on real interfaces, once by tcx links and once by clsact filters. */
+/** The guard and the DNS hand-over on real interfaces, once with lo hardened by tcx links and once by clsact filters alone. */
 import { execFileSync } from 'node:child_process';
 import { unlinkSync } from 'node:fs';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -12,6 +12,7 @@ import {
   linkInfo,
   loadClassifier,
   objectGet,
+  objectPin,
   programInfo,
 } from '../../src/kernel/bpf/bpf.ts';
 import { tcAttach, tcDetach, tcQuery } from '../../src/kernel/bpf/tc.ts';
@@ -40,6 +41,8 @@ describe.each(['tcx', 'clsact'] as const)('%s', (mode) => {
       plane.ensureSandbox(sandbox);
       plane.ensureEndpoint(sandbox.endpoint);
     }
+    // The first audit hardens.
+    expect(plane.audit()).toEqual([]);
   });
   afterAll(() => bed?.close());
   beforeEach((context) => needs(context, 'tcx', mode === 'clsact' || tcx));
@@ -65,6 +68,25 @@ say(None)`,
 
   test('says which way it attaches', () => {
     expect(plane.capabilities()).toMatchObject({ form: 'ebpf', tc: mode });
+  });
+
+  test('the program on lo is a link where there are links, a filter elsewhere, never both', () => {
+    const number = (kind: 'links' | 'progs') => bed.pinned(kind).filter((name) => name.startsWith('lo-')).length;
+    expect([number('links'), number('progs')]).toEqual(mode === 'tcx' ? [2, 0] : [0, 2]);
+    const filters = tc(a.namespace, 'filter', 'show', 'dev', 'lo', 'egress');
+    if (mode === 'tcx') expect(filters).not.toContain('bpf');
+    else expect(filters).toContain('bpf');
+  });
+
+  const hardened = mode === 'tcx' ? test : undefined;
+  hardened?.('hardening that was cut short after the link is completed', () => {
+    const name = bed.pinned('links').find((one) => one.startsWith('lo-'))!;
+    const program = loadClassifier('left', trampoline(0, stagesFd(), 'dns'));
+    objectPin(program, bed.pin('progs', name));
+    closeFd(program);
+    expect(plane.audit()).toEqual([]);
+    expect(bed.pinned('progs').filter((one) => one.startsWith('lo-'))).toEqual([]);
+    expect(bed.pinned('links')).toContain(name);
   });
 
   describe('the guard', () => {
@@ -191,6 +213,17 @@ say([outcome(connected), ask(TCP, '127.0.0.11', 53)])`,
       expect([udp, tcp]).toEqual(['ECONNREFUSED', 'ECONNREFUSED']);
     });
 
+    hardened?.('what a container does to its own lo does not end it', async () => {
+      tc(a.namespace, 'qdisc', 'del', 'dev', 'lo', 'clsact');
+      expect(
+        await bed.python(
+          a.namespace,
+          `${daemon}
+s = sock(UDP, '127.0.0.11'); s.sendto(b'q', ('127.0.0.11', 53)); say(s.recv(64).decode())`,
+        ),
+      ).toBe('daemon q');
+    });
+
     test('a container`s own port 53 keeps working, on 0.0.0.0 and on 127.0.0.1', async () => {
       const answers = await bed.python<string[]>(
         a.namespace,
@@ -231,12 +264,9 @@ s = sock(UDP, '127.0.0.11'); s.sendto(b'q', ('127.0.0.11', 53)); own.settimeout(
     });
 
     test('an attachment that was removed is put back', async () => {
-      if (mode === 'tcx')
-        for (const name of bed.pinned('links')) if (/^(lo|veth)-/.test(name)) unlinkSync(bed.pin('links', name));
-      if (mode === 'clsact') {
-        tc(bed.kernel.host, 'qdisc', 'del', 'dev', a.link.name, 'clsact');
-        tc(a.namespace, 'qdisc', 'del', 'dev', 'lo', 'clsact');
-      }
+      for (const name of bed.pinned('links')) if (name.startsWith('lo-')) unlinkSync(bed.pin('links', name));
+      tc(bed.kernel.host, 'qdisc', 'del', 'dev', a.link.name, 'clsact');
+      if (mode === 'clsact') tc(a.namespace, 'qdisc', 'del', 'dev', 'lo', 'clsact');
       expect(await spoof()).toBe(false);
       const repairs = plane.audit();
       expect(repairs).toContainEqual(expect.objectContaining({ object: 'endpoint', id: a.endpoint.id }));

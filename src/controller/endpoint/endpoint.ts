@@ -149,7 +149,7 @@ export class EndpointController {
     await this.#withdraw(endpoint);
     const namespace = this.#spaces.get(endpoint.spec.sandbox);
     // Whoever still runs in the sandbox must not send from an address that is about to be somebody else's.
-    if (namespace) withdrawInside(namespace, endpoint.spec);
+    if (namespace) withdrawInside(namespace, endpoint.id, endpoint.spec);
     if (namespace && sandbox && !sandbox.removing) this.#routes(sandbox, namespace);
     fault('endpoint.withdrawn');
     if (network) {
@@ -162,7 +162,6 @@ export class EndpointController {
     dataplane.removeEndpoint(endpoint.id);
     await desired.numbers.release('attachment', endpoint.id);
     await desired.endpoints.forget(endpoint);
-    fault('endpoint.released');
     tracker.forget('endpoint', endpoint.id);
   }
 }

@@ -66,11 +66,16 @@ export function ensureInside(namespace: Namespace, { link, mtu, endpoint, joined
   return changed;
 }
 
-/** Takes the endpoint's addresses off, wherever they are in the namespace. */
-export function withdrawInside(namespace: Namespace, endpoint: EndpointSpec): void {
+/**
+ * Takes the endpoint's interface out of use, wherever it is in the namespace: it is deleted a moment later, with others. Down, nameless, so
+ * that the next endpoint can have its name, and without its addresses.
+ */
+export function withdrawInside(namespace: Namespace, endpointId: string, endpoint: EndpointSpec): void {
   const { netlink } = namespace;
   const link = netlink.links().find(({ mac }) => mac === endpoint.mac);
   if (!link) return;
+  netlink.setLink(link.ifindex, { up: false });
+  netlink.setLink(link.ifindex, { name: `gone${endpointId.slice(0, 11)}` });
   for (const { cidr } of netlink.addresses(link.ifindex)) {
     if (endpoint.addresses.some((address) => bare(address) === bare(cidr))) netlink.removeAddress(link.ifindex, cidr);
   }

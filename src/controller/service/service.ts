@@ -169,7 +169,6 @@ export class ServiceController {
     this.#programmed.delete(service.id);
     fault('service.withdrawn');
     await desired.services.forget(service);
-    fault('service.released');
     tracker.forget('service', service.id);
   }
 }
