@@ -1,7 +1,6 @@
 /**
  * Deletes links in groups. One veth alone blocks the caller for 15 ms and more in the kernel; 32 in one request by group take 27. So
- * doomed links are moved to a group of their own and the group is deleted once no more come, or when there are many, or
- * when the first has waited long.
+ * doomed links are moved to a group of their own and the group is deleted once no more come, or when the first has waited long.
  */
 import type { Clock, Timer } from '../../src/clock.ts';
 import type { Netlink } from '../../src/contracts/kernel.ts';
@@ -10,9 +9,9 @@ import type { Netlink } from '../../src/contracts/kernel.ts';
 const DOOMED_GROUP = 0x5c1d;
 /** How long a deletion waits for company after the last that came, and after the first, milliseconds. */
 const GATHER_MS = 15;
-const WAIT_MS_MAX = 250;
-/** Links in one request: about 30 ms of blocked event loop. */
-const BATCH_MAX = 32;
+const WAIT_MS_MAX = 1_000;
+/** Links in one request: about 40 ms of blocked event loop. */
+const BATCH_MAX = 64;
 
 interface Removal {
   readonly links: readonly number[];
@@ -40,8 +39,7 @@ export class Reaper {
       const now = this.#clock.monotonic();
       if (this.#waiting.length === 0) this.#since = now;
       this.#waiting.push({ links, resolve, reject });
-      const full = this.#waiting.length >= BATCH_MAX;
-      this.#schedule(full ? 0 : Math.min(GATHER_MS, this.#since + WAIT_MS_MAX - now));
+      this.#schedule(Math.min(GATHER_MS, this.#since + WAIT_MS_MAX - now));
     });
   }
 

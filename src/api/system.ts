@@ -2,6 +2,7 @@
 import { createRoute } from '@hono/zod-openapi';
 import { toSluiceError } from '../errors.ts';
 import type { StatusAnswer, SystemReport } from '../model/answer.ts';
+import type { Condition } from '../model/object.ts';
 import { statusAnswer, versionAnswer } from '../model/schema.ts';
 import { type Api, type ApiApp, json, noQuery } from './context.ts';
 import { errorResponses } from './errors.ts';
@@ -29,8 +30,11 @@ const status = createRoute({
   responses: { 200: json(statusAnswer, 'The health'), ...errorResponses() },
 });
 
+/** `Repaired` tells of the past: what it speaks of is well again. */
+const ails = ({ active, type }: Condition): boolean => active && type !== 'Repaired';
+
 export function overall(report: SystemReport, storeAvailable: boolean): StatusAnswer['state'] {
-  if (!storeAvailable || report.conditions.some((condition) => condition.active)) return 'degraded';
+  if (!storeAvailable || report.conditions.some(ails)) return 'degraded';
   if (report.components.some((component) => component.state === 'failing')) return 'degraded';
   return report.components.some((component) => component.state === 'starting') ? 'starting' : 'ok';
 }

@@ -33,6 +33,8 @@ export interface ControllersOptions {
 
 /** How long names and balancing wait for endpoints at start, milliseconds: a hanging driver must not keep them back. */
 const START_WAIT_MS = 3_000;
+/** Endpoints in work at once: those that wait for their link to be deleted, in company, must not keep others back. */
+const ENDPOINTS_MAX = 512;
 /** How long what the kernel reports is gathered before it is looked at, milliseconds. */
 const NOTICED_MS = 100;
 
@@ -78,7 +80,7 @@ export class Controllers {
     this.#loops = {
       network: this.#loop('network', (id) => networks.reconcile(id)),
       sandbox: this.#loop('sandbox', (id) => this.#sandboxes.reconcile(id)),
-      endpoint: this.#loop('endpoint', (id) => endpoints.reconcile(id)),
+      endpoint: this.#loop('endpoint', (id) => endpoints.reconcile(id), ENDPOINTS_MAX),
       service: this.#loop('service', (id) => this.#services.reconcile(id)),
     };
   }
@@ -171,11 +173,12 @@ export class Controllers {
     this.#firewall.close();
   }
 
-  #loop(kind: WatchedKind, reconcile: (id: string) => Promise<void>): Loop {
+  #loop(kind: WatchedKind, reconcile: (id: string) => Promise<void>, concurrency?: number): Loop {
     const { clock } = this.#context;
     return new Loop({
       name: kind,
       clock,
+      concurrency,
       reconcile,
       onError: (id, error, retryMs) => void this.#failed(kind, id, error, retryMs),
     });
@@ -263,27 +266,28 @@ export class Controllers {
       this.#firewallSoon();
       return;
     }
-    const { world, tracker } = this.#context;
-    for (const [id, { ifname }] of this.#firewall.interfaces) {
-      if (tracker.detail<{ ifindex: number }>('network', id).ifindex === event.ifindex && ifname) this.#networkSoon(id);
-    }
-    if (event.type !== 'link' || !event.removed) return;
-    for (const endpoint of world.endpoints.values()) {
-      if (!endpoint.removing && tracker.detail<EndpointDetail>('endpoint', endpoint.id).hostIfindex === event.ifindex)
-        this.#loops.endpoint.trigger(endpoint.id);
-    }
+    const went = event.type === 'link' && event.removed;
+    this.#moved.set(event.ifindex, went || this.#moved.get(event.ifindex) === true);
+    this.#movedTimer ??= this.#context.clock.after(NOTICED_MS, () => this.#lookAtMoved());
   }
 
-  readonly #moved = new Set<string>();
+  /** Interfaces that moved, and whether they went. A bridge moves whenever a port comes or goes: one look for all of that. */
+  readonly #moved = new Map<number, boolean>();
   #movedTimer: Timer | undefined;
-  /** A bridge also moves whenever a port comes or goes: one look for all of that. */
-  #networkSoon(id: string): void {
-    this.#moved.add(id);
-    this.#movedTimer ??= this.#context.clock.after(NOTICED_MS, () => {
-      this.#movedTimer = undefined;
-      for (const moved of this.#moved) this.#loops.network.trigger(moved);
-      this.#moved.clear();
-    });
+  #lookAtMoved(): void {
+    const { world, tracker } = this.#context;
+    this.#movedTimer = undefined;
+    const moved = new Map(this.#moved);
+    this.#moved.clear();
+    for (const [id, { ifname }] of this.#firewall.interfaces) {
+      const { ifindex } = tracker.detail<{ ifindex: number }>('network', id);
+      if (ifname && ifindex !== undefined && moved.has(ifindex)) this.#loops.network.trigger(id);
+    }
+    for (const endpoint of world.endpoints.values()) {
+      const { hostIfindex } = tracker.detail<EndpointDetail>('endpoint', endpoint.id);
+      if (!endpoint.removing && hostIfindex !== undefined && moved.get(hostIfindex))
+        this.#loops.endpoint.trigger(endpoint.id);
+    }
   }
 
   #firewallTimer: Timer | undefined;

@@ -17,6 +17,10 @@ export interface SandboxDetail {
   readonly dnsPort?: number;
 }
 
+interface Made extends Pick<SandboxDetail, 'cgroupPath' | 'resolvConf'> {
+  readonly namespace: Namespace;
+}
+
 /** Inside every namespace that we make. Docker's: unprivileged ports and ping; ours: no router advertisements, addresses at once. */
 const SYSCTLS: Readonly<Record<string, string>> = {
   'net.ipv4.ip_unprivileged_port_start': '0',
@@ -28,10 +32,15 @@ const SYSCTLS: Readonly<Record<string, string>> = {
   'net.ipv6.conf.default.addr_gen_mode': '0',
 };
 
+/** Every endpoint that comes or goes has its sandbox looked at: what the sandbox itself is made of, so often at most, milliseconds. */
+const WHOLE_MS = 1_000;
+
 export class SandboxController {
   readonly #context: Context;
   readonly #spaces: Spaces;
   readonly #views: Views;
+  /** Monotonic milliseconds and revision of the last look at the whole of each. */
+  readonly #looked = new Map<string, { readonly at: number; readonly revision: number }>();
 
   constructor(context: Context, spaces: Spaces, views: Views) {
     this.#context = context;
@@ -52,15 +61,8 @@ export class SandboxController {
       await tracker.ready(sandbox, { netnsPath: kernel.host.path } satisfies SandboxDetail);
       return;
     }
-    const wasReady = tracker.isReady('sandbox', sandbox.id);
     const before = tracker.detail<SandboxDetail>('sandbox', sandbox.id);
-    const { namespace, fresh } = this.#spaces.ensure(sandbox);
-    fault('sandbox.netns');
-    if (sandbox.spec.origin === 'own' && (fresh || !wasReady)) this.#prepare(sandbox, namespace);
-    const cgroupPath = this.#cgroup(sandbox);
-    fault('sandbox.cgroup');
-    const resolvConf = this.writeResolvConf(sandbox);
-
+    const { namespace, cgroupPath, resolvConf } = this.#recent(sandbox, before) ?? this.#whole(sandbox);
     const view = await this.#views.of(sandbox.id);
     const dnsPort = names.ensureSandbox({
       id: sandbox.id,
@@ -81,6 +83,27 @@ export class SandboxController {
       view: view.number,
       dnsPort,
     } satisfies SandboxDetail);
+  }
+
+  #whole(sandbox: Sandbox): Made {
+    const { namespace, fresh } = this.#spaces.ensure(sandbox);
+    fault('sandbox.netns');
+    const wasReady = this.#context.tracker.isReady('sandbox', sandbox.id);
+    if (sandbox.spec.origin === 'own' && (fresh || !wasReady)) this.#prepare(sandbox, namespace);
+    const cgroupPath = this.#cgroup(sandbox);
+    fault('sandbox.cgroup');
+    const resolvConf = this.writeResolvConf(sandbox);
+    this.#looked.set(sandbox.id, { at: this.#context.clock.monotonic(), revision: sandbox.revision });
+    return { namespace, cgroupPath, resolvConf };
+  }
+
+  /** What it is made of, when that was looked at a moment ago. */
+  #recent(sandbox: Sandbox, { cgroupPath, resolvConf }: Partial<SandboxDetail>): Made | null {
+    const { tracker, clock } = this.#context;
+    const looked = this.#looked.get(sandbox.id);
+    if (looked?.revision !== sandbox.revision || clock.monotonic() - looked.at > WHOLE_MS) return null;
+    const namespace = this.#spaces.get(sandbox.id);
+    return namespace && tracker.isReady('sandbox', sandbox.id) ? { namespace, cgroupPath, resolvConf } : null;
   }
 
   #prepare(sandbox: Sandbox, namespace: Namespace): void {
@@ -109,6 +132,7 @@ export class SandboxController {
   }
 
   async #remove(sandbox: Sandbox): Promise<void> {
+    this.#looked.delete(sandbox.id);
     const { world, kernel, names, dataplane, desired, tracker } = this.#context;
     // Its endpoints go first; the last one's end triggers this again.
     if (world.endpointsOfSandbox(sandbox.id).length > 0) return;

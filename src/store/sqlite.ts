@@ -77,6 +77,8 @@ class SqliteStore implements Store, Log {
   readonly #path: string;
   readonly #logMax: number;
   readonly #statements: Readonly<Record<keyof typeof STATEMENTS, StatementSync>>;
+  /** Readers of the log by number of topics. */
+  readonly #readers = new Map<number, StatementSync>();
   readonly #followers = new Followers(this);
   readonly #sessions: Sessions;
   revision: number;
@@ -151,19 +153,30 @@ class SqliteStore implements Store, Log {
   /** For the followers: see `Log`. */
   read(topics: readonly string[], after: number, max: number): Change[] {
     return guard(this.#path, () => {
-      const marks = topics.map(() => '?').join(', ');
-      const rows = this.#db
-        .prepare(
-          `SELECT DISTINCT c.revision, c.entries, c.actor FROM topics t JOIN changes c ON c.revision = t.revision
-           WHERE t.topic IN (${marks}) AND t.revision > ? ORDER BY c.revision LIMIT ?`,
-        )
-        .all(...topics, after, max) as { revision: number; entries: string; actor: string | null }[];
+      const rows = this.#reader(topics.length).all(...topics, after, max) as {
+        revision: number;
+        entries: string;
+        actor: string | null;
+      }[];
       return rows.map(({ revision, entries, actor }) => ({
         revision,
         entries: JSON.parse(entries) as Change['entries'],
         actor: actor ?? undefined,
       }));
     });
+  }
+
+  /** Preparing it takes longer than running it. */
+  #reader(topics: number): StatementSync {
+    const known = this.#readers.get(topics);
+    if (known) return known;
+    const marks = Array.from({ length: topics }, () => '?').join(', ');
+    const made = this.#db.prepare(
+      `SELECT DISTINCT c.revision, c.entries, c.actor FROM topics t JOIN changes c ON c.revision = t.revision
+       WHERE t.topic IN (${marks}) AND t.revision > ? ORDER BY c.revision LIMIT ?`,
+    );
+    this.#readers.set(topics, made);
+    return made;
   }
 
   #transact(ops: readonly Op[], topics: readonly string[], { session, actor }: TransactOptions): void {

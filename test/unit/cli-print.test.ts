@@ -127,8 +127,8 @@ group('progress', () => {
     const dull = catcher();
     const live = catcher({ live: true });
     await Promise.all([
-      progress(dull, 'web is programmed', sleep(1_250)),
-      progress(live, 'web is programmed', sleep(1_250)),
+      progress(dull, 'web is programmed', sleep(1_900)),
+      progress(live, 'web is programmed', sleep(1_900)),
     ]);
     expect(dull.said().err).toBe('sluice: waiting until web is programmed (1 s)\n');
     const written = live.said().err.split('\r\u001b[K').slice(1);

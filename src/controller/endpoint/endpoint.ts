@@ -6,7 +6,7 @@ import type { EndpointResult, JoinResult } from '../../contracts/driver.ts';
 import type { Link, Namespace } from '../../contracts/kernel.ts';
 import { SluiceError } from '../../errors.ts';
 import { fault } from '../../fault.ts';
-import type { Endpoint } from '../../model/endpoint.ts';
+import type { Endpoint, EndpointDetail } from '../../model/endpoint.ts';
 import type { Network } from '../../model/network.ts';
 import type { Sandbox } from '../../model/sandbox.ts';
 import { type Context, driverNetwork } from '../context.ts';
@@ -21,8 +21,8 @@ export class EndpointController {
   readonly #context: Context;
   readonly #spaces: Spaces;
   readonly #withdraw: Withdrawal;
-  /** Gateways of each endpoint that is joined, for the choice of the default route. */
-  readonly #joins = new Map<string, JoinResult>();
+  /** Gateways and interface (ifindex in the sandbox) of each endpoint that is joined, for the choice of the default route. */
+  readonly #joins = new Map<string, { readonly joined: JoinResult; readonly link: number }>();
 
   constructor(context: Context, spaces: Spaces, withdraw: Withdrawal) {
     this.#context = context;
@@ -52,7 +52,6 @@ export class EndpointController {
     const driver = drivers.get(network.spec.driver);
     const { result, link, changed } = await this.#link(endpoint, network, namespace);
     const joined = await driver.join(driverNetwork(network), endpointForDriver(endpoint));
-    this.#joins.set(endpoint.id, joined);
     if (!link || !result.link) {
       await tracker.ready(endpoint, {});
       return;
@@ -67,6 +66,7 @@ export class EndpointController {
       ipv6: endpoint.spec.addresses.some((address) => address.includes(':')),
     };
     changed.push(...ensureInside(namespace, inside));
+    this.#joins.set(endpoint.id, { joined, link: link.ifindex });
     fault('endpoint.address');
     changed.push(...this.#routes(sandbox, namespace));
     if (wasReady) await tracker.repaired('endpoint', endpoint.id, changed);
@@ -132,11 +132,9 @@ export class EndpointController {
     const { world } = this.#context;
     const live = world.endpointsOfSandbox(sandbox.id).filter(({ removing }) => !removing);
     const candidates = live.flatMap((endpoint) => {
-      const joined = this.#joins.get(endpoint.id);
+      const join = this.#joins.get(endpoint.id);
       const network = world.networks.get(endpoint.spec.network);
-      return joined && network
-        ? [{ mac: endpoint.spec.mac, network: network.name, priority: endpoint.spec.gwPriority, joined }]
-        : [];
+      return join && network ? [{ ...join, network: network.name, priority: endpoint.spec.gwPriority }] : [];
     });
     return syncDefaultRoutes(namespace, planRoutes(candidates), sandbox.spec.origin === 'attached');
   }
@@ -149,7 +147,8 @@ export class EndpointController {
     await this.#withdraw(endpoint);
     const namespace = this.#spaces.get(endpoint.spec.sandbox);
     // Whoever still runs in the sandbox must not send from an address that is about to be somebody else's.
-    if (namespace) withdrawInside(namespace, endpoint.id, endpoint.spec);
+    const { ifname } = tracker.detail<EndpointDetail>('endpoint', endpoint.id);
+    if (namespace) withdrawInside(namespace, endpoint, ifname);
     if (namespace && sandbox && !sandbox.removing) this.#routes(sandbox, namespace);
     fault('endpoint.withdrawn');
     if (network) {

@@ -1,7 +1,7 @@
 /** An endpoint's interface as it must be inside its sandbox. By hand: `ip -n NS link set …`, `ip -n NS addr add …`. */
 import type { JoinResult } from '../../contracts/driver.ts';
 import type { Link, Namespace } from '../../contracts/kernel.ts';
-import type { EndpointSpec } from '../../model/endpoint.ts';
+import type { Endpoint, EndpointSpec } from '../../model/endpoint.ts';
 
 export interface Inside {
   readonly link: Link;
@@ -15,10 +15,10 @@ const bare = (address: string): string => address.split('/')[0]!;
 const hostPrefix = (address: string): string => `${bare(address)}/${address.includes(':') ? 128 : 32}`;
 
 /** Name for a new interface: the one asked for, else the first free `<prefix>N`. */
-export function chooseName(asked: string | undefined, prefix: string, taken: ReadonlySet<string>): string {
+export function chooseName(asked: string | undefined, prefix: string, taken: (name: string) => boolean): string {
   if (asked) return asked;
   let n = 0;
-  while (taken.has(`${prefix}${n}`)) n++;
+  while (taken(`${prefix}${n}`)) n++;
   return `${prefix}${n}`;
 }
 
@@ -31,7 +31,7 @@ export function ensureInside(namespace: Namespace, { link, mtu, endpoint, joined
     ? name === endpoint.ifname
     : name.startsWith(joined.ifprefix) && /^\d+$/.test(name.slice(joined.ifprefix.length));
   if (!rightly) {
-    name = chooseName(endpoint.ifname, joined.ifprefix, new Set(netlink.links().map((other) => other.name)));
+    name = chooseName(endpoint.ifname, joined.ifprefix, (taken) => netlink.link(taken) !== null);
     // Kernels before 6.2 rename only what is down.
     if (link.up) netlink.setLink(link.ifindex, { up: false });
     netlink.setLink(link.ifindex, { name });
@@ -68,14 +68,19 @@ export function ensureInside(namespace: Namespace, { link, mtu, endpoint, joined
 
 /**
  * Takes the endpoint's interface out of use, wherever it is in the namespace: it is deleted a moment later, with others. Down, nameless, so
- * that the next endpoint can have its name, and without its addresses.
+ * that the next endpoint can have its name, and without its addresses. `ifname` is where it was last, and spares a dump.
  */
-export function withdrawInside(namespace: Namespace, endpointId: string, endpoint: EndpointSpec): void {
+export function withdrawInside(
+  namespace: Namespace,
+  { id, spec: endpoint }: Endpoint,
+  ifname: string | undefined,
+): void {
   const { netlink } = namespace;
-  const link = netlink.links().find(({ mac }) => mac === endpoint.mac);
+  const there = ifname ? netlink.link(ifname) : null;
+  const link = there?.mac === endpoint.mac ? there : netlink.links().find(({ mac }) => mac === endpoint.mac);
   if (!link) return;
   netlink.setLink(link.ifindex, { up: false });
-  netlink.setLink(link.ifindex, { name: `gone${endpointId.slice(0, 11)}` });
+  netlink.setLink(link.ifindex, { name: `gone${id.slice(0, 11)}` });
   for (const { cidr } of netlink.addresses(link.ifindex)) {
     if (endpoint.addresses.some((address) => bare(address) === bare(cidr))) netlink.removeAddress(link.ifindex, cidr);
   }

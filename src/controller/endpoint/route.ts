@@ -3,7 +3,8 @@ import type { JoinResult } from '../../contracts/driver.ts';
 import type { Namespace } from '../../contracts/kernel.ts';
 
 export interface Candidate {
-  readonly mac: string;
+  /** ifindex of its interface in the sandbox. */
+  readonly link: number;
   readonly network: string;
   readonly priority: number;
   readonly joined: JoinResult;
@@ -12,8 +13,8 @@ export interface Candidate {
 export interface DefaultRoute {
   readonly dst: '0.0.0.0/0' | '::/0';
   readonly via: string;
-  /** MAC of the interface it leaves by. */
-  readonly mac: string;
+  /** ifindex of the interface it leaves by. */
+  readonly link: number;
 }
 
 /** The highest priority wins; among equals the first network by name, as in Docker. */
@@ -21,10 +22,10 @@ export function planRoutes(candidates: readonly Candidate[]): DefaultRoute[] {
   const order = [...candidates].sort((a, b) => b.priority - a.priority || (a.network < b.network ? -1 : 1));
   const routes: DefaultRoute[] = [];
   for (const dst of ['0.0.0.0/0', '::/0'] as const) {
-    for (const { mac, joined } of order) {
+    for (const { link, joined } of order) {
       const via = joined.gateways.find((gateway) => gateway.includes(':') === (dst === '::/0'));
       if (!via) continue;
-      routes.push({ dst, via, mac });
+      routes.push({ dst, via, link });
       break;
     }
   }
@@ -38,7 +39,6 @@ export function syncDefaultRoutes(
   keepForeign: boolean,
 ): string[] {
   const { netlink } = namespace;
-  const links = netlink.links();
   const present = netlink
     .routes()
     .filter(({ dst, type, table }) => (dst === '0.0.0.0/0' || dst === '::/0') && type === 1 && table === 254);
@@ -46,13 +46,12 @@ export function syncDefaultRoutes(
   for (const dst of ['0.0.0.0/0', '::/0'] as const) {
     const route = wanted.find((candidate) => candidate.dst === dst);
     const there = present.filter((candidate) => candidate.dst === dst);
-    const link = links.find(({ mac }) => mac === route?.mac);
-    const right = route && link && there.some(({ via, ifindex }) => via === route.via && ifindex === link.ifindex);
+    const right = route && there.some(({ via, ifindex }) => via === route.via && ifindex === route.link);
     if (right || (keepForeign && there.length > 0)) continue;
     if (!keepForeign)
       for (const old of there) netlink.removeRoute({ dst, via: old.via, link: old.ifindex, metric: old.metric });
-    if (!route || !link?.up) continue;
-    netlink.ensureRoute({ dst, via: route.via, link: link.ifindex });
+    if (!route || !netlink.link(route.link)?.up) continue;
+    netlink.ensureRoute({ dst, via: route.via, link: route.link });
     changed.push(`default route via ${route.via} set`);
   }
   return changed;
