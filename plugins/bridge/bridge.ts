@@ -109,6 +109,7 @@ export class BridgeDriver implements NetworkDriver, Inventory, BulkDelete {
     const name = hostName(endpoint.id);
     const alias = formatMark(this.#instance, { what: 'endpoint', id: endpoint.id, network: network.id });
     let link = this.#ours(name, alias);
+    const made = link === null;
     if (!link) {
       link = this.#makeVeth(name, alias, bridge.mtu, endpoint, netnsPath);
       changed.push(`veth ${name} made`);
@@ -122,13 +123,11 @@ export class BridgeDriver implements NetworkDriver, Inventory, BulkDelete {
       !link.up
     ) {
       if (changed.length === 0) changed.push(`port ${name} put back on ${bridge.name}`);
-      // The master first: the port's flags exist only once it is one, and it must not forward a frame before they are set.
-      if (link.master !== bridge.ifindex) netlink.setLink(link.ifindex, { master: bridge.ifindex });
       // A port has no business with addresses: without a link-local one it says nothing of its own on the network.
-      netlink.setLink(link.ifindex, { port, addrGenMode: 1 });
-      netlink.setLink(link.ifindex, { up: true });
+      const master = link.master === bridge.ifindex ? undefined : bridge.ifindex;
+      netlink.setLink(link.ifindex, { master, addrGenMode: 1, port, up: true });
     }
-    this.#pin(link.ifindex, endpoint.mac, changed);
+    this.#pin(link.ifindex, endpoint.mac, made, changed);
     return {
       link: {
         ifname: peerName(endpoint.id),
@@ -195,11 +194,11 @@ export class BridgeDriver implements NetworkDriver, Inventory, BulkDelete {
     }
   }
 
-  #pin(port: number, mac: string, changed: string[]): void {
+  #pin(port: number, mac: string, made: boolean, changed: string[]): void {
     const { netlink } = this.#kernel.host;
-    const pinned = netlink
-      .fdb(port)
-      .some((entry) => entry.mac === mac && entry.table === 'master' && entry.permanent === false);
+    const pinned =
+      !made &&
+      netlink.fdb(port).some((entry) => entry.mac === mac && entry.table === 'master' && entry.permanent === false);
     if (pinned) return;
     netlink.ensureFdb([{ link: port, mac, table: 'master' }]);
     if (changed.length === 0) changed.push(`FDB entry ${mac} set`);

@@ -113,12 +113,12 @@ export class Endpoints {
     });
   }
 
-  /** The link is gone: the addresses are free, the record goes. Repeating it harms nobody. */
-  async forget(endpoint: Endpoint): Promise<void> {
+  /** The link is gone: the addresses are free, the record goes, `more` with it. Repeating it harms nobody. */
+  async forget(endpoint: Endpoint, more: readonly Op[] = []): Promise<void> {
     const network = await this.#networks.byId(endpoint.spec.network);
     await releaseAll(this.#parts, network, endpoint.spec.addresses, endpoint.id);
     fault('endpoint.released');
-    await this.records.forget(endpoint, endpoint.spec.network);
+    await this.records.forget(endpoint, endpoint.spec.network, more);
   }
 
   /** A new endpoint with its addresses leased from a checked request; nothing is written but the leases, which `undo` gives back. */

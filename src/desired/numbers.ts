@@ -2,7 +2,7 @@
  * Small numbers that BPF maps use instead of ids. Persisted on the node before use, ever rising, never used again for something else: a
  * pinned map may outlive the thing.
  */
-import type { Store } from '../contracts/store.ts';
+import type { Op, Store } from '../contracts/store.ts';
 import { SluiceError } from '../errors.ts';
 import { counterKey, type NumberSpace, nodeTopic, numberKey, numberPrefix } from '../model/keys.ts';
 import { retrying, Turns } from './turn.ts';
@@ -42,9 +42,14 @@ export class Numbers {
 
   /** The key's next number will be another one. Absent succeeds. */
   async release(space: NumberSpace, key: string): Promise<void> {
+    await this.releaseWith(space, key, (ops) => this.#store.transact(ops, { topics: [nodeTopic(this.#node)] }));
+  }
+
+  /** The same as part of another transaction, which `write` makes. */
+  async releaseWith(space: NumberSpace, key: string, write: (ops: Op[]) => Promise<unknown>): Promise<void> {
     const path = numberKey(this.#node, space, key);
     await this.#turns.take(space, async () => {
-      await this.#store.transact([{ op: 'delete', key: path }], { topics: [nodeTopic(this.#node)] });
+      await write([{ op: 'delete', key: path }]);
       this.#known.delete(path);
     });
   }

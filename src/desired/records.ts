@@ -106,8 +106,8 @@ export class Records<K extends Kind, O extends Obj<K>> {
     return { op: 'check', key, expect: (await this.#parts.store.get(key))?.revision ?? 0 };
   }
 
-  /** Removes the record, its statuses and what is left of its name; absent succeeds. */
-  async forget(object: O, network?: string): Promise<void> {
+  /** Removes the record, its statuses and what is left of its name, and does what else is to go with them; absent succeeds. */
+  async forget(object: O, network?: string, more: readonly Op[] = []): Promise<void> {
     const { store } = this.#parts;
     const statuses = async (): Promise<Op[]> =>
       (await store.list(statusPrefix(this.#kind, object.id))).items.map(({ key }) => ({ op: 'delete', key }));
@@ -118,6 +118,7 @@ export class Records<K extends Kind, O extends Obj<K>> {
         { op: 'delete', key: objectKey(this.#kind, object.id) },
         { op: 'delete', key: referenceKey(this.#kind, object.id) },
         ...(await statuses()),
+        ...more,
       ];
       // By now the name may be a successor's.
       if (claim?.value.id === object.id)
@@ -125,7 +126,8 @@ export class Records<K extends Kind, O extends Obj<K>> {
       await store.transact(ops, options);
     });
     // A status that was written between the list and the end of its object; after that none is.
-    await store.transact(await statuses(), options);
+    const late = await statuses();
+    if (late.length > 0) await store.transact(late, options);
   }
 
   async list(): Promise<O[]> {

@@ -150,9 +150,15 @@ export function toBytes(address: string): Uint8Array {
   return Uint8Array.of(value >>> 24, value >>> 16, value >>> 8, value);
 }
 
+function isMapped(bytes: Uint8Array): boolean {
+  for (let at = 0; at < 10; at++) if (bytes[at] !== 0) return false;
+  return bytes[10] === 0xff && bytes[11] === 0xff;
+}
+
 /** From 4 or 16 bytes; v4-mapped is IPv4 again. */
 export function fromBytes(bytes: Uint8Array): string {
   if (bytes.length === 4) return bytes.join('.');
+  if (isMapped(bytes)) return bytes.subarray(12).join('.');
   let value = 0n;
   for (const byte of bytes) value = (value << 8n) | BigInt(byte);
   return value >> 32n === 0xffffn ? formatAddress(4, value & 0xffffffffn) : formatAddress(6, value);

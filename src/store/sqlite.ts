@@ -21,6 +21,8 @@ import { entriesText, expectRevision, textOf, writesOf } from './write.ts';
 const SCHEMA = 1;
 /** A WAL that a burst of writes made longer is cut to this. */
 const WAL_BYTES_MAX = 16 * 1024 * 1024;
+/** Newest changes kept in memory: those who watch read them there. */
+const TAIL_MAX = 64;
 /** How long somebody who reads the file by hand may hold a write up. */
 const BUSY_MS_MAX = 2_000;
 
@@ -39,6 +41,14 @@ export interface SqliteStoreOptions {
   readonly logger?: Logger;
   /** Changes kept in the log. Default 10,000. */
   readonly logMax?: number;
+}
+
+interface Logged {
+  readonly revision: number;
+  readonly topics: readonly string[];
+  /** JSON. */
+  readonly entries: string;
+  readonly actor: string | null;
 }
 
 interface Row {
@@ -77,6 +87,8 @@ class SqliteStore implements Store, Log {
   readonly #path: string;
   readonly #logMax: number;
   readonly #statements: Readonly<Record<keyof typeof STATEMENTS, StatementSync>>;
+  /** The newest changes, the oldest of them first. */
+  readonly #tail: Logged[] = [];
   /** Readers of the log by number of topics. */
   readonly #readers = new Map<number, StatementSync>();
   readonly #followers = new Followers(this);
@@ -153,11 +165,13 @@ class SqliteStore implements Store, Log {
   /** For the followers: see `Log`. */
   read(topics: readonly string[], after: number, max: number): Change[] {
     return guard(this.#path, () => {
-      const rows = this.#reader(topics.length).all(...topics, after, max) as {
-        revision: number;
-        entries: string;
-        actor: string | null;
-      }[];
+      const oldest = this.#tail[0]?.revision ?? Number.POSITIVE_INFINITY;
+      const rows: readonly Pick<Logged, 'revision' | 'entries' | 'actor'>[] =
+        after + 1 >= oldest
+          ? this.#tail
+              .filter((logged) => logged.revision > after && logged.topics.some((topic) => topics.includes(topic)))
+              .slice(0, max)
+          : (this.#reader(topics.length).all(...topics, after, max) as unknown as Logged[]);
       return rows.map(({ revision, entries, actor }) => ({
         revision,
         entries: JSON.parse(entries) as Change['entries'],
@@ -202,7 +216,8 @@ class SqliteStore implements Store, Log {
         this.#db.exec('ROLLBACK');
         return;
       }
-      this.#statements.log.run(revision, entriesText(entries, revision), actor ?? null);
+      const text = entriesText(entries, revision);
+      this.#statements.log.run(revision, text, actor ?? null);
       for (const topic of topics) this.#statements.topic.run(topic, revision);
       const trim = trimTo(revision, this.trimmed, this.#logMax);
       if (trim > this.trimmed) {
@@ -212,6 +227,8 @@ class SqliteStore implements Store, Log {
       this.#statements.commit.run();
       this.revision = revision;
       this.trimmed = trim;
+      this.#tail.push({ revision, topics, entries: text, actor: actor ?? null });
+      if (this.#tail.length > TAIL_MAX) this.#tail.shift();
     } catch (error) {
       // A full disk or a damaged page has SQLite roll back by itself.
       if (this.#db.isTransaction) this.#db.exec('ROLLBACK');

@@ -65,16 +65,16 @@ export class EndpointController {
       joined,
       ipv6: endpoint.spec.addresses.some((address) => address.includes(':')),
     };
-    changed.push(...ensureInside(namespace, inside));
+    const made = ensureInside(namespace, inside);
+    changed.push(...made.changed);
     this.#joins.set(endpoint.id, { joined, link: link.ifindex });
     fault('endpoint.address');
     changed.push(...this.#routes(sandbox, namespace));
     if (wasReady) await tracker.repaired('endpoint', endpoint.id, changed);
-    const now = namespace.netlink.link(link.ifindex);
     await tracker.ready(endpoint, {
       hostIfname: result.link.hostIfname,
       hostIfindex: result.link.hostIfindex,
-      ifname: now?.name,
+      ifname: made.name,
       mtu: result.link.mtu,
     });
     fault('endpoint.ready');
@@ -159,8 +159,7 @@ export class EndpointController {
     fault('endpoint.unlinked');
     // The guard stays until the link is gone: an unknown sender is dropped, an unguarded one would not be.
     dataplane.removeEndpoint(endpoint.id);
-    await desired.numbers.release('attachment', endpoint.id);
-    await desired.endpoints.forget(endpoint);
+    await desired.numbers.releaseWith('attachment', endpoint.id, (ops) => desired.endpoints.forget(endpoint, ops));
     tracker.forget('endpoint', endpoint.id);
   }
 }

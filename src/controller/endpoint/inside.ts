@@ -22,8 +22,11 @@ export function chooseName(asked: string | undefined, prefix: string, taken: (na
   return `${prefix}${n}`;
 }
 
-/** Brings the interface to its state; returns what had to be done, in words. */
-export function ensureInside(namespace: Namespace, { link, mtu, endpoint, joined, ipv6 }: Inside): string[] {
+/** Brings the interface to its state; returns its name and what had to be done, in words. */
+export function ensureInside(
+  namespace: Namespace,
+  { link, mtu, endpoint, joined, ipv6 }: Inside,
+): { readonly name: string; readonly changed: readonly string[] } {
   const { netlink } = namespace;
   const changed: string[] = [];
   let name = link.name;
@@ -46,7 +49,7 @@ export function ensureInside(namespace: Namespace, { link, mtu, endpoint, joined
     if (ipv6) namespace.setSysctl(`net.ipv6.conf.${name}.accept_ra`, '0');
   }
   // An IPv6 address on a link that is down keeps, one set before the link is up is there when the first packet is.
-  const present = new Set(netlink.addresses(link.ifindex).map(({ cidr }) => cidr));
+  const present = new Set(rightly ? netlink.addresses(link.ifindex).map(({ cidr }) => cidr) : []);
   for (const address of endpoint.addresses) {
     const cidr = joined.pointToPoint ? hostPrefix(address) : address;
     if (present.has(cidr)) continue;
@@ -63,7 +66,7 @@ export function ensureInside(namespace: Namespace, { link, mtu, endpoint, joined
     for (const gateway of joined.gateways) netlink.ensureRoute({ dst: hostPrefix(gateway), link: link.ifindex });
   for (const { destination, gateway } of joined.routes)
     netlink.ensureRoute({ dst: destination, via: gateway, link: link.ifindex });
-  return changed;
+  return { name, changed };
 }
 
 /**

@@ -45,12 +45,15 @@ function header(index: number, flags = 0, change = 0): Buffer {
   return out;
 }
 
+const nested = (value: Buffer | undefined): ReadonlyMap<number, Buffer> => (value ? attrs(value) : NOTHING);
+const NOTHING: ReadonlyMap<number, Buffer> = new Map();
+
 function parseLink({ data }: Pick<Message, 'data'>): Link {
   const found = attrs(data, 16);
-  const info = attrs(found.get(IFLA.LINKINFO) ?? Buffer.alloc(0));
+  const info = nested(found.get(IFLA.LINKINFO));
   const kind = readText(info.get(INFO.KIND));
-  const details = attrs(info.get(INFO.DATA) ?? Buffer.alloc(0));
-  const slave = attrs(info.get(INFO.SLAVE_DATA) ?? Buffer.alloc(0));
+  const details = kind === 'vxlan' ? nested(info.get(INFO.DATA)) : NOTHING;
+  const slave = nested(info.get(INFO.SLAVE_DATA));
   const flag = (type: number): boolean => slave.get(type)?.[0] === 1;
   return {
     ifindex: data.readInt32LE(4),
@@ -147,7 +150,9 @@ export function planChange(link: number, { up, port, ...rest }: LinkChange): Req
 }
 
 export function setLink(socket: NetlinkSocket, link: number, change: LinkChange): void {
-  for (const request of planChange(link, change)) socket.change(request);
+  const requests = planChange(link, change);
+  if (requests.length === 1) socket.change(requests[0]!);
+  else for (const error of socket.batch(requests)) if (error) throw error;
 }
 
 function create(
@@ -188,10 +193,9 @@ function settle(socket: NetlinkSocket, link: Link, wanted: Wanted): Link {
     ([key, value]) => value !== undefined && link[key as keyof Wanted] !== value,
   );
   if (differs.length === 0) return link;
-  setLink(socket, link.ifindex, Object.fromEntries(differs));
-  const now = getLink(socket, link.ifindex);
-  if (!now) throw kernelError(ENODEV, `set up link ${link.name}`, 'it vanished at once');
-  return now;
+  const change = Object.fromEntries(differs);
+  setLink(socket, link.ifindex, change);
+  return { ...link, ...change };
 }
 
 export function ensureBridge(socket: NetlinkSocket, name: string, { mac, mtu, alias }: BridgeOptions): Link {

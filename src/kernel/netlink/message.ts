@@ -65,7 +65,15 @@ export const text = (value: string): Buffer => Buffer.from(`${value}\0`);
 
 /** Attributes by type; of several with one type the last. */
 export function attrs(data: Buffer, offset = 0): Map<number, Buffer> {
-  return new Map(eachAttr(data, offset));
+  const found = new Map<number, Buffer>();
+  // A plain loop: every answer of the kernel passes here.
+  for (let at = offset; at + 4 <= data.length; ) {
+    const length = data.readUInt16LE(at);
+    if (length < 4 || at + length > data.length) break;
+    found.set(data.readUInt16LE(at + 2) & NLA_TYPE_MASK, data.subarray(at + 4, at + length));
+    at += pad(length);
+  }
+  return found;
 }
 
 export function* eachAttr(data: Buffer, offset = 0): Generator<[type: number, value: Buffer]> {
