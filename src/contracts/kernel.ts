@@ -130,7 +130,8 @@ export interface Netlink extends Disposable {
   /** `ip addr replace`; `nodad` skips duplicate detection. */
   ensureAddress(link: number, cidr: string, options?: { readonly nodad?: boolean }): void;
   removeAddress(link: number, cidr: string): void;
-  routes(): Route[];
+  /** Of one table, or of all. */
+  routes(table?: number): Route[];
   ensureRoute(route: {
     readonly dst: string;
     readonly via?: string;

@@ -100,7 +100,9 @@ export class World {
       const endpoint = this.#objects.endpoint.get(id);
       if (endpoint) found.push(endpoint);
     }
-    return found.sort((a, b) => (a.createdAt + a.id < b.createdAt + b.id ? -1 : 1));
+    return found.sort((a, b) =>
+      a.createdAt === b.createdAt ? (a.id < b.id ? -1 : 1) : a.createdAt < b.createdAt ? -1 : 1,
+    );
   }
 
   async #list(): Promise<void> {

@@ -75,14 +75,17 @@ export function parseAddress(text: string): { readonly family: Family; readonly 
 /** RFC 5952 text. */
 export function formatAddress(family: Family, value: bigint): string {
   if (family === 4) return [24n, 16n, 8n, 0n].map((shift) => (value >> shift) & 0xffn).join('.');
-  const groups = Array.from({ length: 8 }, (_, i) => Number((value >> BigInt(112 - 16 * i)) & 0xffffn));
+  return formatGroups(Array.from({ length: 8 }, (_, i) => Number((value >> BigInt(112 - 16 * i)) & 0xffffn)));
+}
+
+function formatGroups(groups: readonly number[]): string {
   let best = { at: -1, length: 1 };
   for (let at = 0; at < 8; at++) {
     let length = 0;
     while (at + length < 8 && groups[at + length] === 0) length++;
     if (length > best.length) best = { at, length };
   }
-  const hex = (list: number[]): string => list.map((group) => group.toString(16)).join(':');
+  const hex = (list: readonly number[]): string => list.map((group) => group.toString(16)).join(':');
   if (best.at < 0) return hex(groups);
   return `${hex(groups.slice(0, best.at))}::${hex(groups.slice(best.at + best.length))}`;
 }
@@ -159,9 +162,7 @@ function isMapped(bytes: Uint8Array): boolean {
 export function fromBytes(bytes: Uint8Array): string {
   if (bytes.length === 4) return bytes.join('.');
   if (isMapped(bytes)) return bytes.subarray(12).join('.');
-  let value = 0n;
-  for (const byte of bytes) value = (value << 8n) | BigInt(byte);
-  return value >> 32n === 0xffffn ? formatAddress(4, value & 0xffffffffn) : formatAddress(6, value);
+  return formatGroups(Array.from({ length: 8 }, (_, i) => (bytes[2 * i]! << 8) | bytes[2 * i + 1]!));
 }
 
 export const isMac = (text: string): boolean => /^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$/.test(text);

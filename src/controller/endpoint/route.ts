@@ -2,6 +2,8 @@
 import type { JoinResult } from '../../contracts/driver.ts';
 import type { Namespace } from '../../contracts/kernel.ts';
 
+const RT_TABLE_MAIN = 254;
+
 export interface Candidate {
   /** ifindex of its interface in the sandbox. */
   readonly link: number;
@@ -40,8 +42,8 @@ export function syncDefaultRoutes(
 ): string[] {
   const { netlink } = namespace;
   const present = netlink
-    .routes()
-    .filter(({ dst, type, table }) => (dst === '0.0.0.0/0' || dst === '::/0') && type === 1 && table === 254);
+    .routes(RT_TABLE_MAIN)
+    .filter(({ dst, type }) => (dst === '0.0.0.0/0' || dst === '::/0') && type === 1);
   const changed: string[] = [];
   for (const dst of ['0.0.0.0/0', '::/0'] as const) {
     const route = wanted.find((candidate) => candidate.dst === dst);

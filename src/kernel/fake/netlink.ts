@@ -163,9 +163,9 @@ export class FakeNetlink implements Netlink {
     this.#space.emit('address', link, true);
   }
 
-  routes(): Route[] {
+  routes(table?: number): Route[] {
     this.#space.world.attempt('routes');
-    return [...this.#space.routes];
+    return this.#space.routes.filter((route) => table === undefined || route.table === table);
   }
 
   ensureRoute: Netlink['ensureRoute'] = (wanted) => {

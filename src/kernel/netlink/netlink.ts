@@ -29,7 +29,7 @@ export class RouteNetlink implements Netlink {
   ensureAddress = (link: number, cidr: string, options: { readonly nodad?: boolean } = {}) =>
     ensureAddress(this.#open(), link, cidr, options.nodad);
   removeAddress = (link: number, cidr: string) => removeAddress(this.#open(), link, cidr);
-  routes = () => listRoutes(this.#open());
+  routes = (table?: number) => listRoutes(this.#open(), { table });
   ensureRoute: Netlink['ensureRoute'] = (route) => ensureRoute(this.#open(), route);
   removeRoute: Netlink['removeRoute'] = (route) => removeRoute(this.#open(), route);
   neighbours = (link?: number) => listNeighbours(this.#open(), link);
