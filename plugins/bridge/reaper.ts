@@ -9,7 +9,7 @@ import type { Netlink } from '../../src/contracts/kernel.ts';
 const DOOMED_GROUP = 0x5c1d;
 /** How long a deletion waits for company after the last that came, and after the first, milliseconds. */
 const GATHER_MS = 15;
-const WAIT_MS_MAX = 1_000;
+const WAIT_MS_MAX = 400;
 /** Links in one request: about 40 ms of blocked event loop. */
 const BATCH_MAX = 64;
 

@@ -36,7 +36,7 @@ const START_WAIT_MS = 3_000;
 /** Endpoints in work at once: those that wait for their link to be deleted, in company, must not keep others back. */
 const ENDPOINTS_MAX = 512;
 /** How long what the kernel reports is gathered before it is looked at, milliseconds. */
-const NOTICED_MS = 100;
+const NOTICED_MS = 250;
 
 export class Controllers {
   readonly #options: ControllersOptions;

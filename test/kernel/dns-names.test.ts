@@ -163,7 +163,7 @@ describe('hostile packets', () => {
   test('source port 0 is dropped', async () => {
     const asked = question('api-1', 1).toString('hex');
     const { stdout } = await inside(namespace, [
-      'python3',
+      '/usr/bin/python3',
       '-c',
       `import socket
 q = bytes.fromhex('${asked}')
@@ -181,7 +181,7 @@ print('sent')`,
     expect(await answers(asked)).toBeNull();
     // Even from the server's own address and port.
     await inside(namespace, [
-      'python3',
+      '/usr/bin/python3',
       '-c',
       `import socket
 q = bytes.fromhex('${question('api-1', 1).toString('hex')}')

@@ -188,7 +188,7 @@ describe('ports', () => {
   test('a process inside cannot share the UDP port, whatever options it sets', async () => {
     const { namespace, port } = box();
     const { stdout } = await inside(namespace, [
-      'python3',
+      '/usr/bin/python3',
       '-c',
       `import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
