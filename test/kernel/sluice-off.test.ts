@@ -3,9 +3,10 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { slowness } from '../../src/lab/daemon.ts';
 import { ID, Stage, sweep } from './off-stage.ts';
 
-const LIMIT_MS = 2_000;
+const LIMIT_MS = 2_000 * slowness();
 
 let stage: Stage;
 beforeAll(sweep);
