@@ -39,6 +39,13 @@ const Settings = z.strictObject({
   dns: z.array(z.string()).default([]),
   /** Address:port of a plain HTTP listener that serves /metrics only; none by default. */
   metricsListen: z.string().optional(),
+  /** Address under which other nodes reach this one; default: that of the interface with the default route. */
+  advertise: z.union([z.ipv4(), z.ipv6()]).optional(),
+  /** Address or interface that overlay packets leave and enter by; default: `advertise`. */
+  dataPathAddr: z.string().min(1).optional(),
+  /** UDP port of VXLAN, the same on every node. */
+  vxlanPort: z.int().min(1).max(65535).default(4789),
+  /** Beside Docker: keep two accepts for our bridges at the head of its chain DOCKER-USER. */
   manageDockerUser: z.boolean().default(false),
 });
 

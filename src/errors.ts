@@ -24,6 +24,14 @@ export const ERROR_CODES = {
   'object.ambiguous': [409, 'An abbreviated id fits several objects, which are named.'],
   'network.overlap': [409, 'The subnet overlaps another network or a route of the host, which is named.'],
   'network.builtin': [409, 'The networks bridge, host and none cannot be changed or removed.'],
+  'network.vni': [
+    409,
+    'The VXLAN network identifier belongs to another network, or a device that Sluice did not make has it; it is named where it can be seen.',
+  ],
+  'network.underlay': [
+    409,
+    'The host has no address that other hosts could reach it by, or its VXLAN port is taken; settings dataPathAddr and vxlanPort.',
+  ],
   'address.exhausted': [409, 'The pool has no free address left.'],
   'address.inuse': [409, 'The address is leased to another endpoint, which is named.'],
   'address.outside': [400, 'The address is not in any subnet of the network.'],

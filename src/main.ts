@@ -10,12 +10,13 @@ import { parseArgs } from 'node:util';
 import { create as createBridge } from '../plugins/bridge/bridge.ts';
 import { create as createHost } from '../plugins/host/host.ts';
 import { create as createNone } from '../plugins/none/none.ts';
+import { create as createOverlay } from '../plugins/overlay/overlay.ts';
 import { Scrape } from './api/metrics.ts';
 import { createApi, createMetricsApp, serve, serveTcp } from './api/server.ts';
 import { createEbpfDataplane } from './balancer/ebpf.ts';
 import { type Clock, systemClock, withTimeLimit } from './clock.ts';
 import { type Config, loadConfig, SETTING_NAMES } from './config.ts';
-import type { DriverFactory, DriverHost, NetworkDriver } from './contracts/driver.ts';
+import type { DriverFactory, DriverHost, NetworkDriver, Underlay } from './contracts/driver.ts';
 import type { Store } from './contracts/store.ts';
 import { guardDriver } from './controller/circuit.ts';
 import type { Context } from './controller/context.ts';
@@ -30,18 +31,25 @@ import { isSluiceError, SluiceError, toSluiceError } from './errors.ts';
 import { createIpam } from './ipam/ipam.ts';
 import { tryFlock } from './kernel/fd.ts';
 import { createKernel } from './kernel/kernel.ts';
+import { findUnderlay, ownPrefixes } from './kernel/netlink/underlay.ts';
 import { notifySystemd } from './kernel/notify.ts';
 import { createLogger } from './log.ts';
 import { registry } from './metrics.ts';
-import { statusPrefix } from './model/keys.ts';
+import { objectPrefix, statusPrefix } from './model/keys.ts';
 import { cgroupName } from './model/mark.ts';
+import type { Node } from './model/node.ts';
 import type { Status } from './model/object.ts';
 import { lockState } from './store/lock.ts';
 import { createMemoryStore } from './store/memory.ts';
 import { openSqliteStore } from './store/sqlite.ts';
 
 /** The built-in drivers: one visible table, no registration on import. */
-const DRIVERS: Readonly<Record<string, DriverFactory>> = { bridge: createBridge, host: createHost, none: createNone };
+const DRIVERS: Readonly<Record<string, DriverFactory>> = {
+  bridge: createBridge,
+  host: createHost,
+  none: createNone,
+  overlay: createOverlay,
+};
 /** Time that a third-party driver may take to load, milliseconds. */
 const PLUGIN_LOAD_MS_MAX = 5_000;
 
@@ -84,8 +92,11 @@ async function main(): Promise<void> {
   await dataplane.start();
 
   const names = createNameServer({ clock, logger, resolvers: config.dns });
-  const drivers = await loadDrivers({ instance: config.instance, kernel }, config.plugins, clock);
-  const ipams = new Map([['default', createIpam({ store, clock, pools: config.defaultAddressPools })]]);
+  const underlay = (): Underlay => findUnderlay(kernel.host.netlink, config);
+  const drivers = await loadDrivers({ instance: config.instance, kernel, underlay }, config.plugins, clock);
+  const ipams = new Map([
+    ['default', createIpam({ store, clock, pools: config.defaultAddressPools, node: config.node })],
+  ]);
   const registryOfDrivers = {
     get(name: string): NetworkDriver {
       const driver = drivers.get(name);
@@ -99,16 +110,17 @@ async function main(): Promise<void> {
     },
     names: () => [...drivers.keys()],
   };
-  const hostPrefixes = (): string[] =>
-    kernel.host.netlink
-      .routes()
-      .filter(({ dst, table, type }) => type === 1 && (table === 254 || table < 253) && !dst.endsWith('/0'))
-      .map(({ dst }) => dst);
+  const hostPrefixes = async (scope: 'local' | 'global'): Promise<string[]> => {
+    const own = ownPrefixes(kernel.host.netlink, config.instance);
+    if (scope === 'local') return own;
+    const nodes = (await store.list<Node>(objectPrefix('node'))).items;
+    return [...new Set([...own, ...nodes.flatMap(({ value }) => value.spec.hostRoutes)])];
+  };
   const desired = createDesired({ store, clock, node: config.node, drivers: registryOfDrivers, ipams, hostPrefixes });
   await raiseFloors(desired, dataplane);
   await desired.networks.ensureBuiltin();
 
-  const world = new World({ store, clock, node: config.node, logger });
+  const world = new World({ store, clock, node: config.node, logger, shared: isShared(config.store) });
   const tracker = new Tracker({ sink: desired.statuses, clock, node: config.node });
   const context: Context = {
     instance: config.instance,
@@ -131,6 +143,8 @@ async function main(): Promise<void> {
     context,
     drivers: [...drivers.values()],
     ipams,
+    underlay,
+    manageDockerUser: config.manageDockerUser,
     auditMs: config.auditSeconds * 1_000,
     statuses,
   });
@@ -203,6 +217,9 @@ async function main(): Promise<void> {
   names.onPortChange((id) => controllers.sandboxChanged(id));
   await controllers.start();
 }
+
+/** Whether other nodes may write to the store, too. */
+const isShared = (store: string): boolean => store.includes('://');
 
 /** Numbers that pinned maps hold must not be given to something else by a fresh store. */
 async function raiseFloors(

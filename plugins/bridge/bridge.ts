@@ -1,11 +1,7 @@
 /**
- * The bridge driver: a Linux bridge a network, a veth pair an endpoint. The host-side end is a port that neither learns nor
- * receives unknown unicast; each endpoint's MAC stands in the bridge's FDB as a static entry of its port, so one spoofed
- * frame cannot move it. By hand:
+ * The bridge driver: a Linux bridge a network, a veth pair an endpoint (src/kernel/port). By hand:
  *
  *     ip link add slNET type bridge; ip addr add GATEWAY dev slNET; ip link set slNET up
- *     ip link add svEP type veth peer name … address MAC; ip link set svEP master slNET
- *     bridge link set dev svEP learning off flood off; bridge fdb replace MAC dev svEP master static
  */
 import { type Clock, systemClock } from '../../src/clock.ts';
 import type {
@@ -20,25 +16,25 @@ import type {
   NetworkDriver,
   NetworkResult,
 } from '../../src/contracts/driver.ts';
-import type { Kernel, Link } from '../../src/contracts/kernel.ts';
+import type { Kernel } from '../../src/contracts/kernel.ts';
 import { SluiceError } from '../../src/errors.ts';
+import { inventoryOf, ownLink, Ports } from '../../src/kernel/port/port.ts';
 import { deriveMac } from '../../src/model/id.ts';
-import { formatMark, type Mark, parseMark } from '../../src/model/mark.ts';
-import { mtuBudget } from '../../src/model/mtu.ts';
-import { bridgeName, hostName, parseOptions, peerName } from './names.ts';
-import { Reaper } from './reaper.ts';
+import { formatMark, parseMark } from '../../src/model/mark.ts';
+import { mtuBudget } from '../../src/model/network.ts';
+import { bridgeName, parseOptions } from './names.ts';
 import { underlayMtu } from './underlay.ts';
 
 export class BridgeDriver implements NetworkDriver, Inventory, BulkDelete {
   readonly name = 'bridge';
   readonly #kernel: Kernel;
   readonly #instance: string;
-  readonly #reaper: Reaper;
+  readonly #ports: Ports;
 
   constructor(host: DriverHost, clock: Clock = systemClock) {
     this.#kernel = host.kernel;
     this.#instance = host.instance;
-    this.#reaper = new Reaper(host.kernel.host.netlink, clock);
+    this.#ports = new Ports(host.kernel, host.instance, clock);
   }
 
   capabilities(): DriverCapabilities {
@@ -64,7 +60,7 @@ export class BridgeDriver implements NetworkDriver, Inventory, BulkDelete {
     const name = bridgeName(network);
     const mtu = mtuBudget(network.mtu, underlayMtu(host.netlink));
     const alias = formatMark(this.#instance, { what: 'network', id: network.id });
-    const found = this.#ours(name, alias);
+    const found = ownLink(host.netlink, name, alias);
     if (!found) changed.push(`bridge ${name} made`);
     const gateway4 = network.subnets.find(({ gateway }) => gateway && !gateway.includes(':'))?.gateway;
     const bridge = host.netlink.ensureBridge(name, { mac: deriveMac(network.id, gateway4), mtu, alias });
@@ -97,47 +93,15 @@ export class BridgeDriver implements NetworkDriver, Inventory, BulkDelete {
   }
 
   async createEndpoint(network: DriverNetwork, endpoint: DriverEndpoint, netnsPath?: string): Promise<EndpointResult> {
-    const { netlink } = this.#kernel.host;
-    const changed: string[] = [];
-    const bridge = netlink.link(bridgeName(network));
+    const bridge = this.#kernel.host.netlink.link(bridgeName(network));
     if (!bridge)
       throw new SluiceError(
         'driver.failed',
         `bridge ${bridgeName(network)} of network ${network.name} is not there yet`,
         { network: network.id },
       );
-    const name = hostName(endpoint.id);
-    const alias = formatMark(this.#instance, { what: 'endpoint', id: endpoint.id, network: network.id });
-    let link = this.#ours(name, alias);
-    const made = link === null;
-    if (!link) {
-      link = this.#makeVeth(name, alias, bridge.mtu, endpoint, netnsPath);
-      changed.push(`veth ${name} made`);
-    }
-    const port = { learning: false, unicastFlood: false, isolated: !parseOptions(network.options).icc };
-    if (
-      link.master !== bridge.ifindex ||
-      link.port?.learning ||
-      link.port?.unicastFlood ||
-      link.port?.isolated !== port.isolated ||
-      !link.up
-    ) {
-      if (changed.length === 0) changed.push(`port ${name} put back on ${bridge.name}`);
-      // A port has no business with addresses: without a link-local one it says nothing of its own on the network.
-      const master = link.master === bridge.ifindex ? undefined : bridge.ifindex;
-      netlink.setLink(link.ifindex, { master, addrGenMode: 1, port, up: true });
-    }
-    this.#pin(link.ifindex, endpoint.mac, made, changed);
-    return {
-      link: {
-        ifname: peerName(endpoint.id),
-        ifindex: link.peer,
-        hostIfname: name,
-        hostIfindex: link.ifindex,
-        mtu: bridge.mtu,
-      },
-      changed,
-    };
+    const isolated = !parseOptions(network.options).icc;
+    return this.#ports.ensure(endpoint, { network: network.id, bridge, isolated, netnsPath });
   }
 
   async join(network: DriverNetwork): Promise<JoinResult> {
@@ -149,59 +113,16 @@ export class BridgeDriver implements NetworkDriver, Inventory, BulkDelete {
     // Nothing of ours is inside the sandbox: the link goes with deleteEndpoint.
   }
 
-  async deleteEndpoint(_networkId: string, endpointId: string): Promise<void> {
-    await this.deleteEndpoints([endpointId]);
+  deleteEndpoint(_networkId: string, endpointId: string): Promise<void> {
+    return this.#ports.remove([endpointId]);
   }
 
-  async deleteEndpoints(ids: readonly string[]): Promise<void> {
-    const doomed: number[] = [];
-    for (const id of ids) {
-      const link = this.#kernel.host.netlink.link(hostName(id));
-      if (link && parseMark(this.#instance, link.alias)?.id === id) doomed.push(link.ifindex);
-    }
-    await this.#reaper.remove(doomed);
+  deleteEndpoints(ids: readonly string[]): Promise<void> {
+    return this.#ports.remove(ids);
   }
 
   async inventory(): Promise<{ networks: string[]; endpoints: string[] }> {
-    const marks = this.#kernel.host.netlink.links().flatMap((link): Mark[] => {
-      const mark = parseMark(this.#instance, link.alias);
-      return mark ? [mark] : [];
-    });
-    const ids = (what: Mark['what']): string[] => marks.filter((mark) => mark.what === what).map(({ id }) => id);
-    return { networks: ids('network'), endpoints: ids('endpoint') };
-  }
-
-  /** The link of that name when it is ours; somebody else's is an error, not a thing to take over. */
-  #ours(name: string, alias: string): Link | null {
-    const link = this.#kernel.host.netlink.link(name);
-    if (link && link.alias !== alias) {
-      // Made a moment before we could mark it (kill -9 between two requests) or a stranger's: only the unmarked one is taken.
-      if (link.alias === '') return link;
-      throw new SluiceError('kernel.exists', `link ${name} exists and is not ours (alias "${link.alias}")`, {
-        link: name,
-      });
-    }
-    return link;
-  }
-
-  #makeVeth(name: string, alias: string, mtu: number, endpoint: DriverEndpoint, netnsPath?: string): Link {
-    const namespace = netnsPath ? this.#kernel.namespaces.open(netnsPath) : undefined;
-    try {
-      const peer = { name: peerName(endpoint.id), mac: endpoint.mac, mtu, netnsFd: namespace?.fd };
-      return this.#kernel.host.netlink.ensureVeth(name, { mtu, alias, peer });
-    } finally {
-      namespace?.[Symbol.dispose]();
-    }
-  }
-
-  #pin(port: number, mac: string, made: boolean, changed: string[]): void {
-    const { netlink } = this.#kernel.host;
-    const pinned =
-      !made &&
-      netlink.fdb(port).some((entry) => entry.mac === mac && entry.table === 'master' && entry.permanent === false);
-    if (pinned) return;
-    netlink.ensureFdb([{ link: port, mac, table: 'master' }]);
-    if (changed.length === 0) changed.push(`FDB entry ${mac} set`);
+    return inventoryOf(this.#kernel.host.netlink, this.#instance);
   }
 }
 

@@ -41,6 +41,3 @@ export function parseOptions(options: Readonly<Record<string, string>>): BridgeS
 
 export const bridgeName = (network: DriverNetwork): string =>
   parseOptions(network.options).ifname ?? `sl${network.id.slice(0, 12)}`;
-export const hostName = (endpointId: string): string => `sv${endpointId.slice(0, 12)}`;
-/** The sandbox's end, until it is given its real name inside. */
-export const peerName = (endpointId: string): string => `sp${endpointId.slice(0, 12)}`;

@@ -1,6 +1,6 @@
 /** /v1/networks */
 import { createRoute } from '@hono/zod-openapi';
-import { listOf, networkRequest, networkView } from '../model/schema.ts';
+import { listOf, networkRequest, networkView, subnetsRequest } from '../model/schema.ts';
 import {
   type Api,
   type ApiApp,
@@ -60,6 +60,18 @@ const put = createRoute({
     ),
   },
 });
+const addSubnets = createRoute({
+  method: 'post',
+  path: '/v1/networks/{name}/subnets',
+  operationId: 'addSubnets',
+  summary: 'Adds subnets to an overlay that fills up; its endpoints keep their addresses',
+  tags,
+  request: { params: refParam, query: waitQuery, body: jsonBody(subnetsRequest) },
+  responses: {
+    200: json(networkView, 'The network as it is now'),
+    ...errorResponses(...REF_CODES, ...WRITE_CODES, ...WAIT_CODES, 'network.overlap', 'address.outside'),
+  },
+});
 const remove = createRoute({
   method: 'delete',
   path: '/v1/networks/{name}',
@@ -100,6 +112,11 @@ export function networks(app: ApiApp, api: Api): void {
     const { object, created } = await networks.put(c.req.valid('param').name, c.req.valid('json'), options);
     const view = await written(api, c, object, waitMs(c.req.valid('query')), networks.get);
     return c.json(view, created ? 201 : 200);
+  });
+  app.openapi(addSubnets, async (c) => {
+    const { add } = c.req.valid('json');
+    const network = await networks.addSubnets(c.req.valid('param').name, add, { actor: api.actor(c) });
+    return c.json(await written(api, c, network, waitMs(c.req.valid('query')), networks.get), 200);
   });
   app.openapi(remove, async (c) => {
     const network = await networks.remove(c.req.valid('param').name, { actor: api.actor(c) });

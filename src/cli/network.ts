@@ -27,6 +27,8 @@ const createFlags = {
   ipv6: toggle('With IPv6, also when no --subnet says so'),
   ipv4: toggle('--ipv4=false: IPv6 only', { absent: 'true' }),
   mtu: one('BYTES', integer, 'MTU of its links', { absent: "the underlay's, less the driver's overhead" }),
+  vni: one('N', integer, 'VXLAN network identifier of an overlay', { absent: 'a free one' }),
+  attachable: toggle('Every overlay is; taken for the sake of scripts that say so'),
   label: pairs('KEY=VALUE', 'Label'),
   opt: pairs('KEY=VALUE', 'Option of the driver', { short: 'o' }),
   ipamDriver: one('DRIVER', text, 'Address management driver'),
@@ -72,7 +74,7 @@ export function subnetsOf(flags: FlagValues<typeof createFlags>): readonly Subne
 }
 
 export function networkRequest(flags: FlagValues<typeof createFlags>): NetworkRequest {
-  const { driver, ipamDriver, internal, ipv4, ipv6, mtu, opt, label } = flags;
+  const { driver, ipamDriver, internal, ipv4, ipv6, mtu, vni, opt, label } = flags;
   const subnets = subnetsOf(flags);
   return {
     ...(driver !== undefined && { driver }),
@@ -82,6 +84,7 @@ export function networkRequest(flags: FlagValues<typeof createFlags>): NetworkRe
     ...(ipv6 !== undefined && { ipv6 }),
     ...(internal !== undefined && { internal }),
     ...(mtu !== undefined && { mtu }),
+    ...(vni !== undefined && { vni }),
     ...(opt && { options: opt }),
     ...(label && { labels: label }),
   };
@@ -93,6 +96,7 @@ const create = command({
     'sluice network create web',
     'sluice network create --subnet 10.20.0.0/24 --subnet fd00:20::/64 --ipv6 web',
     'sluice network create --internal --ipv4=false --ipv6 backstage',
+    'sluice network create --driver overlay mesh',
   ],
   flags: createFlags,
   args: { name: word('name of the new network') },
@@ -136,6 +140,25 @@ const inspect = command({
   args: { network: words('names or ids', { of: 'network' }) },
   async run(context, { format }, { network }) {
     return inspectEach(context, network, (await context.client()).networks.get, format);
+  },
+});
+
+const update = command({
+  summary: 'Add subnets to an overlay that fills up',
+  examples: ['sluice network update --subnet-add 10.51.0.0/20 mesh'],
+  flags: {
+    subnetAdd: many('CIDR', text, 'Subnet to add; what is on the network keeps its addresses'),
+    ...waitFlags,
+  },
+  args: { network: word('name or id', { of: 'network' }) },
+  async run(context, flags, { network }) {
+    if (flags.subnetAdd.length === 0) throw new UsageError('nothing to change: --subnet-add CIDR');
+    const { networks } = await context.client();
+    const add = flags.subnetAdd.map((cidr) => ({ cidr }));
+    const adding = networks.addSubnets(network, add, waitOf(flags));
+    const view = await progress(context.terminal, `network ${network} has its new subnets`, adding);
+    context.terminal.out(`${view.name}\n`);
+    warn(context, view);
   },
 });
 
@@ -198,5 +221,5 @@ const prune = command({
 
 export const network: Group = {
   summary: 'Networks',
-  commands: { create, ls, inspect, rm, connect, disconnect, prune },
+  commands: { create, ls, inspect, update, rm, connect, disconnect, prune },
 };

@@ -18,6 +18,7 @@ import type {
   NetworkRequest,
   SandboxRequest,
   ServiceRequest,
+  SubnetsRequest,
   View,
 } from '../model/request.ts';
 import type { Sandbox } from '../model/sandbox.ts';
@@ -60,6 +61,7 @@ export interface Client {
     get(ref: string): Promise<View<Network>>;
     put(name: string, request: NetworkRequest, options?: PutOptions): Promise<View<Network>>;
     remove(ref: string, options?: WaitOptions): Promise<View<Network>>;
+    addSubnets(ref: string, add: SubnetsRequest['add'], options?: WaitOptions): Promise<View<Network>>;
     prune(options?: WaitOptions): Promise<readonly View<Network>[]>;
   };
   readonly sandboxes: {
@@ -117,6 +119,8 @@ export function createClient(options: ClientOptions = {}): Client {
     host: call.host,
     networks: {
       ...resource<View<Network>, NetworkRequest>(call, 'networks'),
+      addSubnets: (ref, add, { waitMs } = {}) =>
+        call.json('POST', at('networks', ref, 'subnets'), { waitMs, body: { add } satisfies SubnetsRequest }),
       prune: async ({ waitMs } = {}) => {
         const answer = await call.json<{ readonly items: readonly View<Network>[] }>('POST', at('networks', 'prune'), {
           waitMs,

@@ -11,6 +11,8 @@ export interface DriverNetwork {
   readonly ipv4: boolean;
   readonly ipv6: boolean;
   readonly mtu?: number;
+  /** VXLAN network identifier; networks of drivers with global scope have one. */
+  readonly vni?: number;
   readonly options: Readonly<Record<string, string>>;
 }
 
@@ -29,6 +31,8 @@ export interface NetworkResult {
   readonly mtu?: number;
   /** Whether traffic of endpoints crosses the host's stack, so that the host must route, isolate and translate it. */
   readonly routed: boolean;
+  /** The device that reaches the network's other hosts: its forwarding entries are kept from outside. */
+  readonly tunnel?: { readonly ifindex: number; readonly address: string; readonly port: number };
   /** What this call had to make or mend, in words; empty when all was as it should be. */
   readonly changed?: readonly string[];
 }
@@ -105,6 +109,18 @@ export interface DriverHost {
   /** Mark of this daemon's links and tables. */
   readonly instance: string;
   readonly kernel: import('./kernel.ts').Kernel;
+  /** Where packets of global networks leave and enter this host. `network.underlay` while the host has no such address. */
+  readonly underlay: () => Underlay;
+}
+
+/** A host's tunnel end point and the link that has its address. */
+export interface Underlay {
+  /** VTEP, without prefix length. */
+  readonly address: string;
+  /** UDP port of VXLAN. */
+  readonly port: number;
+  readonly ifname: string;
+  readonly mtu: number;
 }
 export type DriverFactory = (host: DriverHost) => NetworkDriver;
 
@@ -124,6 +140,8 @@ export interface PoolRequest {
   readonly family: 4 | 6;
   /** Absent: the first automatic pool that overlaps nothing in `avoid` and no pool in use. */
   readonly cidr?: string;
+  /** Prefix length of an automatic one, where that makes it smaller than the pools are cut by default. */
+  readonly size?: number;
   /** Prefixes of the host's routes and other networks. */
   readonly avoid: readonly string[];
   /** Owner of the pool: a network id. Asked again by the same owner for the same prefix, the same pool is given. */
@@ -138,6 +156,8 @@ export interface AddressRequest {
   readonly address?: string;
   /** Automatic addresses come from this part only. */
   readonly range?: string;
+  /** Automatic addresses do not come from this part. */
+  readonly except?: string;
   /** `vip`: from the upper end, away from endpoints. */
   readonly purpose?: 'endpoint' | 'gateway' | 'vip' | 'aux';
 }

@@ -24,7 +24,14 @@ export interface Link {
     readonly hairpin: boolean;
     readonly unicastFlood: boolean;
   };
-  readonly vxlan?: { readonly vni: number; readonly port: number; readonly local: string; readonly learning: boolean };
+  readonly vxlan?: {
+    readonly vni: number;
+    readonly port: number;
+    readonly local: string;
+    readonly learning: boolean;
+    readonly ttl: number;
+    readonly df: VxlanDf;
+  };
 }
 export interface Address {
   readonly ifindex: number;
@@ -63,6 +70,15 @@ export interface FdbEntry {
   readonly permanent: boolean;
 }
 
+/** `ip rule add fwmark MARK/MASK table TABLE priority PRIORITY` */
+export interface MarkRule {
+  readonly family: 4 | 6;
+  readonly mark: number;
+  readonly mask: number;
+  readonly table: number;
+  readonly priority: number;
+}
+
 export interface BridgeOptions {
   /** Given when it is made: a bridge's own MAC otherwise changes with every port. */
   readonly mac: string;
@@ -81,10 +97,16 @@ export interface VethOptions {
     readonly netnsFd?: number;
   };
 }
+/** Don't-fragment bit of the outer IPv4 header: never, always, as the inner one's. */
+export type VxlanDf = 'unset' | 'set' | 'inherit';
 export interface VxlanOptions {
   readonly vni: number;
   readonly port: number;
   readonly local: string;
+  /** Of the outer packet; default 0: the host's own default. */
+  readonly ttl?: number;
+  /** Default `unset`. */
+  readonly df?: VxlanDf;
   readonly mtu: number;
   readonly mac: string;
   readonly alias: string;
@@ -120,6 +142,10 @@ export interface Netlink extends Disposable {
   ensureBridge(name: string, options: BridgeOptions): Link;
   /** `ip link add NAME type veth peer …`: does not bring it up. */
   ensureVeth(name: string, options: VethOptions): Link;
+  /**
+   * `ip link add NAME type vxlan id VNI dstport PORT local IP nolearning …`: one of ours that differs is made anew. `kernel.exists` when
+   * another device has the VNI on that port, whatever namespace it has been moved to. Does not bring it up.
+   */
   ensureVxlan(name: string, options: VxlanOptions): Link;
   setLink(link: number, change: LinkChange): void;
   /** `ip link del`; absent succeeds. */
@@ -147,6 +173,12 @@ export interface Netlink extends Disposable {
     readonly table?: number;
     readonly metric?: number;
   }): void;
+  /** Routing rules that go by a mark. */
+  rules(): MarkRule[];
+  /** True: it was not there. */
+  ensureRule(rule: MarkRule): boolean;
+  /** Absent succeeds. */
+  removeRule(rule: MarkRule): void;
   neighbours(link?: number): Neighbour[];
   /** `ip neigh replace … nud permanent`, all in as few sends as fit. */
   ensureNeighbours(entries: readonly { readonly link: number; readonly ip: string; readonly mac: string }[]): void;

@@ -8,11 +8,13 @@ import type { Context } from './context.ts';
 import type { Firewall } from './firewall/firewall.ts';
 import type { Blocker } from './firewall/forward.ts';
 import type { Loop } from './loop.ts';
+import type { PeerController } from './peer/peer.ts';
 
 export interface AuditParts {
   readonly context: Context;
   readonly firewall: Firewall;
-  readonly loops: { readonly network: Loop; readonly sandbox: Loop; readonly endpoint: Loop; readonly service: Loop };
+  readonly loops: Readonly<Record<'network' | 'sandbox' | 'endpoint' | 'service', Loop>>;
+  readonly peers: { readonly loop: Loop; readonly controller: PeerController };
   readonly ipams: ReadonlyMap<string, IpamDriver & { collect?(live: ReadonlySet<string>): Promise<number> }>;
   readonly prune: () => Promise<string[]>;
 }
@@ -20,7 +22,7 @@ export interface AuditParts {
 /** Objects looked at before other work gets a turn. */
 const BATCH = 25;
 
-export async function audit({ context, firewall, loops, ipams, prune }: AuditParts): Promise<void> {
+export async function audit({ context, firewall, loops, peers, ipams, prune }: AuditParts): Promise<void> {
   const { world, tracker, dataplane, names, node, logger } = context;
   for (const repair of dataplane.audit()) {
     logger.warn(repair, 'repaired');
@@ -40,6 +42,8 @@ export async function audit({ context, firewall, loops, ipams, prune }: AuditPar
   }
   await auditFirewall(context, firewall);
   await inBatches(world.networks.keys(), loops.network);
+  for (const id of world.joined()) peers.controller.review(id);
+  await inBatches(world.joined(), peers.loop);
   await inBatches(world.sandboxes.keys(), loops.sandbox);
   await inBatches(world.endpoints.keys(), loops.endpoint);
   await inBatches(world.services.keys(), loops.service);
@@ -57,6 +61,9 @@ export async function auditFirewall({ world, tracker, logger }: Context, firewal
   const amiss = await firewall.sync();
   if (amiss.length > 0) logger.warn({ amiss }, 'repaired');
   const drops = firewall.foreignDrops();
+  const joined = world.joined();
+  const underlay = joined.length > 0 ? firewall.underlayDrops() : [];
+  for (const id of joined) await reportUnderlay(tracker, id, underlay);
   for (const [id, { ifname }] of firewall.interfaces) {
     if (!world.networks.has(id)) continue;
     await tracker.repaired('network', id, amiss);
@@ -74,6 +81,19 @@ export async function reportBlockers(
       `chain ${chain} of table ${table}${owner ? ` (${owner})` : ''} drops what this network forwards; to let it through: ${fix}`,
   );
   await tracker.condition('network', networkId, 'ForwardBlocked', words.length > 0, words.join('; '));
+}
+
+/** Chains of others that keep other nodes' packets from this host's VXLAN port. */
+export async function reportUnderlay(
+  tracker: Context['tracker'],
+  networkId: string,
+  blockers: readonly Blocker[],
+): Promise<void> {
+  const words = blockers.map(
+    ({ table, chain, owner, fix }) =>
+      `chain ${chain} of table ${table}${owner ? ` (${owner})` : ''} drops what other nodes send to this one; to let it in: ${fix}`,
+  );
+  await tracker.condition('network', networkId, 'UnderlayBlocked', words.length > 0, words.join('; '));
 }
 
 async function inBatches(ids: Iterable<string>, loop: Loop): Promise<void> {

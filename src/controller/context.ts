@@ -46,6 +46,7 @@ export function driverNetwork(network: Network): DriverNetwork {
     ipv4: spec.ipv4,
     ipv6: spec.ipv6,
     mtu: spec.mtu,
+    vni: spec.vni,
     options: spec.options,
   };
 }

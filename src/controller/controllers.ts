@@ -1,6 +1,6 @@
 /** All controllers of a node, wired: who triggers whom, in which order at start, and when things are pruned. */
 import type { Timer } from '../clock.ts';
-import type { IpamDriver, NetworkDriver } from '../contracts/driver.ts';
+import type { IpamDriver, NetworkDriver, Underlay } from '../contracts/driver.ts';
 import type { LinkEvent, Monitor } from '../contracts/kernel.ts';
 import type { SluiceError } from '../errors.ts';
 import { toSluiceError } from '../errors.ts';
@@ -14,6 +14,7 @@ import { EndpointController } from './endpoint/endpoint.ts';
 import { Firewall } from './firewall/firewall.ts';
 import { Loop } from './loop.ts';
 import { NetworkController } from './network.ts';
+import { PeerController } from './peer/peer.ts';
 import { prune } from './prune.ts';
 import { SandboxController } from './sandbox.ts';
 import { NameController } from './service/name.ts';
@@ -26,10 +27,14 @@ export interface ControllersOptions {
   readonly context: Context;
   readonly drivers: readonly NetworkDriver[];
   readonly ipams: ReadonlyMap<string, IpamDriver>;
+  readonly underlay: () => Underlay;
+  readonly manageDockerUser?: boolean;
   readonly auditMs: number;
   /** Statuses of an earlier life. */
   readonly statuses: readonly Status[];
 }
+
+type ReconciledKind = Exclude<WatchedKind, 'node'>;
 
 /** How long names and balancing wait for endpoints at start, milliseconds: a hanging driver must not keep them back. */
 const START_WAIT_MS = 3_000;
@@ -47,7 +52,9 @@ export class Controllers {
   readonly #sandboxes: SandboxController;
   readonly #services: ServiceController;
   readonly #names: NameController;
-  readonly #loops: Record<WatchedKind, Loop>;
+  readonly #peers: PeerController;
+  readonly #loops: Record<ReconciledKind, Loop>;
+  readonly #peerLoop: Loop;
   #monitor: Monitor | undefined;
   #auditTimer: Timer | undefined;
   #auditing: Promise<void> | undefined;
@@ -58,7 +65,7 @@ export class Controllers {
     this.#options = options;
     this.#context = options.context;
     const { context } = options;
-    this.#firewall = new Firewall(context);
+    this.#firewall = new Firewall(context, { manageDockerUser: options.manageDockerUser });
     this.#spaces = new Spaces(context);
     this.#services = new ServiceController(context, this.#spaces);
     this.#names = new NameController(context);
@@ -74,7 +81,11 @@ export class Controllers {
     });
     this.#services.views = this.#views;
     this.#names.views = this.#views;
-    const networks = new NetworkController(context, this.#firewall);
+    this.#peers = new PeerController(context);
+    const networks = new NetworkController(context, this.#firewall, {
+      underlay: options.underlay,
+      onTunnel: (id) => this.#tunnelled(id),
+    });
     this.#sandboxes = new SandboxController(context, this.#spaces, this.#views);
     const endpoints = new EndpointController(context, this.#spaces, (endpoint) => this.#withdraw(endpoint));
     this.#loops = {
@@ -83,6 +94,12 @@ export class Controllers {
       endpoint: this.#loop('endpoint', (id) => endpoints.reconcile(id), ENDPOINTS_MAX),
       service: this.#loop('service', (id) => this.#services.reconcile(id)),
     };
+    this.#peerLoop = new Loop({
+      name: 'peer',
+      clock: context.clock,
+      reconcile: (id) => this.#peers.reconcile(id),
+      onError: (id, error, retryMs) => void this.#failed('network', id, error, retryMs),
+    });
   }
 
   /** True once everything that was desired at start has been looked at. */
@@ -92,7 +109,7 @@ export class Controllers {
 
   /** One line a controller, for `sluice status`. */
   health(): ComponentHealth[] {
-    return Object.entries(this.#loops).map(([name, loop]) => {
+    return Object.entries({ ...this.#loops, peer: this.#peerLoop }).map(([name, loop]) => {
       const { queued, failing, lastSuccessMs, lastError } = loop.health;
       return {
         name,
@@ -111,7 +128,7 @@ export class Controllers {
     await world.start();
     world.onChange((kind, id, now, before) => this.#changed(kind, id, now, before));
     tracker.onChange((kind, id, state, before) =>
-      this.#turned(kind as WatchedKind, id, state === 'ready', before === 'ready'),
+      this.#turned(kind as ReconciledKind, id, state === 'ready', before === 'ready'),
     );
     this.#monitor = kernel.monitor(
       kernel.host,
@@ -125,7 +142,10 @@ export class Controllers {
       const keys = { network: world.networks, sandbox: world.sandboxes, endpoint: world.endpoints }[kind].keys();
       for (const id of keys) this.#loops[kind].trigger(id);
       await Promise.race([this.#loops[kind].idle(), limit]);
-      if (kind === 'network') await this.#firewall.open();
+      if (kind === 'network') {
+        await this.#firewall.open();
+        for (const id of world.joined()) this.#peerLoop.trigger(id);
+      }
     }
     for (const id of world.services.keys()) this.#loops.service.trigger(id);
     await this.#loops.service.idle();
@@ -167,13 +187,13 @@ export class Controllers {
     this.#movedTimer?.cancel();
     this.#context.world.stop();
     this.#monitor?.[Symbol.dispose]();
-    await Promise.all(Object.values(this.#loops).map((loop) => loop.stop()));
+    await Promise.all([...Object.values(this.#loops), this.#peerLoop].map((loop) => loop.stop()));
     await this.#auditing;
     this.#spaces.closeAll();
     this.#firewall.close();
   }
 
-  #loop(kind: WatchedKind, reconcile: (id: string) => Promise<void>, concurrency?: number): Loop {
+  #loop(kind: ReconciledKind, reconcile: (id: string) => Promise<void>, concurrency?: number): Loop {
     const { clock } = this.#context;
     return new Loop({
       name: kind,
@@ -184,7 +204,7 @@ export class Controllers {
     });
   }
 
-  async #failed(kind: WatchedKind, id: string, error: SluiceError, retryMs: number): Promise<void> {
+  async #failed(kind: ReconciledKind, id: string, error: SluiceError, retryMs: number): Promise<void> {
     const { world, tracker, logger } = this.#context;
     logger.warn(
       {
@@ -197,7 +217,7 @@ export class Controllers {
       },
       'reconciliation failed',
     );
-    const objects: Record<WatchedKind, ReadonlyMap<string, Obj>> = {
+    const objects: Record<ReconciledKind, ReadonlyMap<string, Obj>> = {
       network: world.networks,
       sandbox: world.sandboxes,
       endpoint: world.endpoints,
@@ -214,21 +234,48 @@ export class Controllers {
   /** Desired state changed. */
   #changed(kind: WatchedKind, id: string, now: Obj | undefined, before: Obj | undefined): void {
     const { world } = this.#context;
+    if (kind === 'node') {
+      this.#nodesChanged();
+      return;
+    }
+    if (kind === 'endpoint') {
+      const { spec, owner } = (now ?? before) as Endpoint;
+      this.#touch(spec.network);
+      const isGlobal = world.networks.get(spec.network)?.spec.scope === 'global';
+      if (isGlobal) {
+        this.#peers.touch(spec.network, id);
+        this.#peerLoop.trigger(spec.network);
+      }
+      if (!world.isOwn({ owner })) return;
+      // The sandbox's view follows its endpoints; the network's removal, and this host's part in it, wait for its last one.
+      this.#loops.sandbox.trigger(spec.sandbox);
+      if (!now || isGlobal) this.#loops.network.trigger(spec.network);
+    }
     if (now) this.#loops[kind].renew(id);
     else this.#loops[kind].forget(id);
-    if (kind === 'endpoint') {
-      const { spec } = (now ?? before) as Endpoint;
-      // The sandbox's view follows its endpoints; the network's removal waits for its last one.
-      this.#loops.sandbox.trigger(spec.sandbox);
-      if (!now) this.#loops.network.trigger(spec.network);
-      this.#touch(spec.network);
-    }
     if (kind === 'service') this.#touch(((now ?? before) as Service).spec.network);
+    if (kind === 'network' && now) this.#names.touch(id);
     if (kind === 'network' && now) for (const endpoint of world.endpointsOfNetwork(id)) this.#touchEndpoint(endpoint);
   }
 
+  /** Who may send to this host, and where its peers are, depends on all nodes. */
+  #nodesChanged(): void {
+    for (const id of this.#context.world.joined()) {
+      this.#loops.network.trigger(id);
+      this.#peers.review(id);
+      this.#peerLoop.trigger(id);
+    }
+  }
+
+  /** A network that spans hosts was set up here, anew, or taken down. */
+  #tunnelled(networkId: string): void {
+    for (const endpoint of this.#context.world.endpointsOfNetwork(networkId)) this.#loops.endpoint.trigger(endpoint.id);
+    this.#peers.review(networkId);
+    this.#peerLoop.trigger(networkId);
+  }
+
   /** What this node found of an object turned to or from ready. */
-  #turned(kind: WatchedKind, id: string, ready: boolean, was: boolean): void {
+  #turned(kind: ReconciledKind, id: string, ready: boolean, was: boolean): void {
     if (ready === was) return;
     const { world } = this.#context;
     const network = world.endpoints.get(id)?.spec.network ?? world.services.get(id)?.spec.network;
@@ -311,6 +358,7 @@ export class Controllers {
       context: this.#context,
       firewall: this.#firewall,
       loops: this.#loops,
+      peers: { loop: this.#peerLoop, controller: this.#peers },
       ipams: this.#options.ipams,
       prune: () => prune(this.#context, this.#services, this.#options.drivers),
     })

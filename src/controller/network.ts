@@ -1,17 +1,31 @@
 /** Networks: the driver's part, the firewall's part, and what stands in their way. */
+import type { NetworkDriver, NetworkResult, Underlay } from '../contracts/driver.ts';
+import { SluiceError } from '../errors.ts';
 import { fault } from '../fault.ts';
+import { NETWORK_SLOTS_MAX } from '../model/mark.ts';
 import type { Network } from '../model/network.ts';
-import { reportBlockers } from './audit.ts';
+import { reportBlockers, reportUnderlay } from './audit.ts';
 import { type Context, driverNetwork } from './context.ts';
 import type { Firewall } from './firewall/firewall.ts';
+import { chooseSlot, ensurePath, removePath } from './firewall/path.ts';
+import type { TunnelDetail } from './peer/peer.ts';
 
 export class NetworkController {
   readonly #context: Context;
   readonly #firewall: Firewall;
+  readonly #underlay: () => Underlay;
+  readonly #onTunnel: (networkId: string) => void;
 
-  constructor(context: Context, firewall: Firewall) {
+  /** `onTunnel`: a network that spans hosts has been set up here, anew, or taken down. */
+  constructor(
+    context: Context,
+    firewall: Firewall,
+    { underlay, onTunnel }: { underlay: () => Underlay; onTunnel: (networkId: string) => void },
+  ) {
     this.#context = context;
     this.#firewall = firewall;
+    this.#underlay = underlay;
+    this.#onTunnel = onTunnel;
   }
 
   async reconcile(id: string): Promise<void> {
@@ -22,35 +36,120 @@ export class NetworkController {
   }
 
   async #ensure(network: Network): Promise<void> {
-    const { drivers, tracker } = this.#context;
-    const wasReady = tracker.isReady('network', network.id);
-    const result = await drivers.get(network.spec.driver).createNetwork(driverNetwork(network));
+    const { drivers, tracker, kernel } = this.#context;
+    const driver = drivers.get(network.spec.driver);
+    const isGlobal = network.spec.scope === 'global';
+    if (isGlobal && !this.#takesPart(network)) {
+      await this.#stayOut(network, driver);
+      return;
+    }
+    const before = tracker.detail<TunnelDetail>('network', network.id);
+    const wasReady = tracker.isReady('network', network.id) && (!isGlobal || before.ifindex !== undefined);
+    // Before the first device that listens on the port.
+    if (isGlobal) this.#guard();
+    const result = await driver.createNetwork(driverNetwork(network));
     fault('network.driver');
     if (result.routed) this.#firewall.route(network.spec);
+    const slot = isGlobal ? this.#slot(network) : undefined;
+    const path = { slot: slot ?? 0, link: result.ifindex ?? 0, subnets: network.spec.subnets };
+    const changed = [...(result.changed ?? []), ...(slot ? ensurePath(kernel.host.netlink, path) : [])];
     if (result.routed) {
       await this.#firewall.ensure(network.id, {
         ifname: result.ifname,
         internal: network.spec.internal,
         masquerade: network.spec.options.masquerade !== 'false',
         subnets: network.spec.subnets,
+        slot,
       });
     }
     fault('network.policy');
     // Before it is ready, so that whoever made it is told; from then on the audit looks.
     if (result.ifname && !wasReady)
       await reportBlockers(tracker, network.id, this.#firewall.foreignDrops()(result.ifname));
-    if (wasReady) await tracker.repaired('network', network.id, result.changed ?? []);
-    await tracker.ready(network, { ifname: result.ifname, ifindex: result.ifindex, mtu: result.mtu });
+    if (wasReady) await tracker.repaired('network', network.id, changed);
+    if (isGlobal) await this.#reportUnderlay(network);
+    const { ifname, ifindex, mtu, tunnel } = result;
+    await tracker.ready(network, { ifname, ifindex, mtu, tunnel, slot });
+    if (isGlobal && !sameTunnel(before, result)) this.#onTunnel(network.id);
+  }
+
+  /** A host has a global network's devices while it has an endpoint on it, and not before. */
+  #takesPart(network: Network): boolean {
+    return this.#context.world.endpointsOfNetwork(network.id).length > 0;
+  }
+
+  /** Kept in the status: what is marked with it goes on over a restart. */
+  #slot(network: Network): number {
+    const { tracker, world, kernel } = this.#context;
+    const slotOf = (id: string): number | undefined => tracker.detail<TunnelDetail>('network', id).slot;
+    const known = slotOf(network.id);
+    if (known !== undefined) return known;
+    const ours = new Set([...world.networks.keys()].flatMap((id) => slotOf(id) ?? []));
+    const slot = chooseSlot(kernel.host.netlink, ours);
+    if (slot !== null) return slot;
+    throw new SluiceError('network.underlay', `network ${network.name}: this host takes part in too many networks`, {
+      network: network.id,
+      max: NETWORK_SLOTS_MAX,
+    });
+  }
+
+  async #stayOut(network: Network, driver: NetworkDriver): Promise<void> {
+    const { tracker, kernel } = this.#context;
+    const { ifindex, slot } = tracker.detail<TunnelDetail>('network', network.id);
+    if (ifindex !== undefined) {
+      await driver.deleteNetwork(network.id);
+      await this.#firewall.remove(network.id);
+      if (slot !== undefined) removePath(kernel.host.netlink, slot);
+    }
+    this.#guard();
+    await this.#reportUnderlay(network);
+    await tracker.ready(network, {});
+    if (ifindex !== undefined) this.#onTunnel(network.id);
+  }
+
+  /** Keeps strangers and sandboxes from the VXLAN port, for as long as something listens on it. */
+  #guard(): void {
+    const { world, node } = this.#context;
+    if (world.joined().length === 0) {
+      this.#firewall.guardVxlan(null);
+      return;
+    }
+    const vteps = [...world.nodes.values()].flatMap(({ name, spec }) =>
+      name !== node && spec.vtep !== undefined ? [spec.vtep] : [],
+    );
+    this.#firewall.guardVxlan({ underlay: this.#underlay(), vteps });
+  }
+
+  async #reportUnderlay(network: Network): Promise<void> {
+    const { world, tracker, node } = this.#context;
+    const names = world.joined().map((id) => world.networks.get(id)?.name);
+    await tracker.condition(
+      'node',
+      node,
+      'Unencrypted',
+      names.length > 0,
+      names.length > 0 ? `networks cross hosts unencrypted: ${names.join(', ')}` : '',
+    );
+    await reportUnderlay(tracker, network.id, this.#takesPart(network) ? this.#firewall.underlayDrops() : []);
   }
 
   async #remove(network: Network): Promise<void> {
-    const { world, drivers, desired, tracker } = this.#context;
+    const { world, drivers, desired, tracker, kernel } = this.#context;
     // Its endpoints go first; the last one's end triggers this again.
     if (world.endpointsOfNetwork(network.id).length > 0) return;
     await drivers.get(network.spec.driver).deleteNetwork(network.id);
     await this.#firewall.remove(network.id);
+    if (network.spec.scope === 'global') {
+      const { slot } = tracker.detail<TunnelDetail>('network', network.id);
+      if (slot !== undefined) removePath(kernel.host.netlink, slot);
+      this.#guard();
+      this.#onTunnel(network.id);
+    }
     fault('network.removed');
     await desired.networks.forget(network);
     tracker.forget('network', network.id);
   }
 }
+
+const sameTunnel = (before: TunnelDetail, { ifindex, tunnel }: NetworkResult): boolean =>
+  before.ifindex === ifindex && JSON.stringify(before.tunnel) === JSON.stringify(tunnel);

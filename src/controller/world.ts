@@ -1,23 +1,28 @@
 /**
  * The desired state in memory: a list of the store followed by its watches, indexed as the controllers ask. Listeners hear of
  * each object that came, changed or went; after a lost stretch of the log everything is listed again and differences are told.
+ *
+ * On a store that several nodes share it holds what concerns this one: what is its own or the cluster's, and the endpoints that other nodes
+ * have on global networks on which it has one itself. It follows those networks' topics while that is so.
  */
 import type { Clock } from '../clock.ts';
 import type { Entry, Store, WatchEvent } from '../contracts/store.ts';
 import { toSluiceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { Endpoint } from '../model/endpoint.ts';
-import { clusterTopic, nodeTopic, objectPrefix } from '../model/keys.ts';
+import { clusterTopic, networkTopic, nodeTopic, objectPrefix } from '../model/keys.ts';
 import type { Network } from '../model/network.ts';
+import type { Node } from '../model/node.ts';
 import type { Kind, Obj } from '../model/object.ts';
 import type { Sandbox } from '../model/sandbox.ts';
 import type { Service } from '../model/service.ts';
 
 /** The kinds that controllers on a node act on. */
-export const WATCHED = ['network', 'sandbox', 'endpoint', 'service'] as const satisfies readonly Kind[];
+export const WATCHED = ['node', 'network', 'sandbox', 'endpoint', 'service'] as const satisfies readonly Kind[];
 export type WatchedKind = (typeof WATCHED)[number];
 
 interface ObjectOf {
+  node: Node;
   network: Network;
   sandbox: Sandbox;
   endpoint: Endpoint;
@@ -34,26 +39,38 @@ export class World {
   readonly #clock: Clock;
   readonly #node: string;
   readonly #logger: Logger;
+  readonly #shared: boolean;
   readonly #objects: { [K in WatchedKind]: Map<string, ObjectOf[K]> } = {
+    node: new Map(),
     network: new Map(),
     sandbox: new Map(),
     endpoint: new Map(),
     service: new Map(),
   };
+  readonly #nodeIds = new Map<string, string>();
   /** Endpoint ids by sandbox and by network. */
   readonly #bySandbox = new Map<string, Set<string>>();
   readonly #byNetwork = new Map<string, Set<string>>();
+  /** Endpoints of other nodes by network, for the global networks of which this node has an endpoint. */
+  readonly #peers = new Map<string, Map<string, Endpoint>>();
   readonly #listeners: WorldListener[] = [];
   readonly #stop = new AbortController();
+  /** Ends the watch of the moment: other topics are to be followed. */
+  #turn = new AbortController();
   #revision = 0;
 
-  constructor(options: { store: Store; clock: Clock; node: string; logger: Logger }) {
+  /** `shared`: other nodes write to the store, too. */
+  constructor(options: { store: Store; clock: Clock; node: string; logger: Logger; shared?: boolean }) {
     this.#store = options.store;
     this.#clock = options.clock;
     this.#node = options.node;
     this.#logger = options.logger;
+    this.#shared = options.shared ?? false;
   }
 
+  get nodes(): ReadonlyMap<string, Node> {
+    return this.#objects.node;
+  }
   get networks(): ReadonlyMap<string, Network> {
     return this.#objects.network;
   }
@@ -80,6 +97,27 @@ export class World {
     return this.#pick(this.#byNetwork.get(id));
   }
 
+  /** Endpoints that other nodes have on the network; none of one on which this node has none itself. */
+  peersOfNetwork(id: string): ReadonlyMap<string, Endpoint> {
+    return this.#peers.get(id) ?? NO_PEERS;
+  }
+
+  /** The node that calls itself so, as owners are written. */
+  nodeNamed(name: string): Node | undefined {
+    const id = this.#nodeIds.get(name);
+    return id === undefined ? undefined : this.#objects.node.get(id);
+  }
+
+  /** Whether the object is this node's to act on, or the cluster's. */
+  isOwn({ owner }: Pick<Obj, 'owner'>): boolean {
+    return !this.#shared || owner === null || owner === this.#node;
+  }
+
+  /** Global networks on which this node has an endpoint. */
+  joined(): string[] {
+    return [...this.#byNetwork.keys()].filter((id) => this.#objects.network.get(id)?.spec.scope === 'global').sort();
+  }
+
   onChange(listener: WorldListener): void {
     this.#listeners.push(listener);
   }
@@ -87,11 +125,12 @@ export class World {
   /** Lists once (rejects when that fails), then follows in the background until `stop`. */
   async start(): Promise<void> {
     await this.#list();
-    void this.#follow([clusterTopic, nodeTopic(this.#node)]);
+    void this.#follow();
   }
 
   stop(): void {
     this.#stop.abort();
+    this.#turn.abort();
   }
 
   #pick(ids: ReadonlySet<string> | undefined): Endpoint[] {
@@ -110,30 +149,78 @@ export class World {
     for (const kind of WATCHED) {
       const { items, revision } = await this.#store.list<Obj>(objectPrefix(kind));
       oldest = Math.min(oldest, revision);
-      const seen = new Set<string>();
-      for (const item of items) {
-        seen.add(item.value.id);
-        this.#apply(kind, item.value.id, { ...item.value, revision: item.revision });
-      }
-      for (const id of this.#objects[kind].keys()) if (!seen.has(id)) this.#apply(kind, id, undefined);
+      const objects = items.map((item): Obj => ({ ...item.value, revision: item.revision }));
+      // What is ours first: by that it is known whose peers concern us.
+      const own = new Map(objects.filter((object) => this.#concerns(object)).map((object) => [object.id, object]));
+      for (const [id, object] of own) this.#apply(kind, id, object);
+      for (const id of [...this.#objects[kind].keys()]) if (!own.has(id)) this.#apply(kind, id, undefined);
+      if (kind === 'endpoint' && this.#shared)
+        for (const id of this.joined()) this.#setPeers(id, objects as Endpoint[]);
     }
     this.#revision = oldest;
   }
 
-  async #follow(topics: readonly string[]): Promise<void> {
+  /** Everything but what other nodes have for themselves. */
+  #concerns(object: Obj): boolean {
+    return object.kind === 'node' || this.isOwn(object);
+  }
+
+  #topics(): string[] {
+    return [clusterTopic, nodeTopic(this.#node), ...[...this.#peers.keys()].sort().map(networkTopic)];
+  }
+
+  async #follow(): Promise<void> {
     const { signal } = this.#stop;
-    let from = this.#revision;
     while (!signal.aborted) {
+      this.#turn = new AbortController();
+      const topics = this.#topics();
       try {
-        for await (const event of this.#store.watch(topics, from, signal)) {
-          from = event.type === 'relist' ? event.revision : event.change.revision;
+        for await (const event of this.#store.watch(topics, this.#revision, this.#turn.signal)) {
           await this.#take(event);
+          if (!this.#shared) continue;
+          await this.#joinAndLeave();
+          if (this.#topics().join() !== topics.join()) break;
         }
       } catch (error) {
         this.#logger.warn({ topics, err: toSluiceError(error) }, 'watch broke, beginning anew');
         await this.#clock.sleep(REWATCH_MS, signal).catch(() => undefined);
       }
     }
+  }
+
+  /** Takes up the peers of networks that this node has come to, and forgets those of networks that it has left. */
+  async #joinAndLeave(): Promise<void> {
+    const joined = this.joined();
+    const left = [...this.#peers.keys()].filter((id) => !joined.includes(id));
+    const come = joined.filter((id) => !this.#peers.has(id));
+    for (const id of left) {
+      for (const peer of [...this.peersOfNetwork(id).keys()]) this.#applyPeer(id, peer, undefined);
+      this.#peers.delete(id);
+    }
+    if (come.length > 0) {
+      // Newer than what was followed: the log from there on tells again what is known, which changes nothing.
+      const { items } = await this.#store.list<Endpoint>(objectPrefix('endpoint'));
+      const endpoints = items.map((item): Endpoint => ({ ...item.value, revision: item.revision }));
+      for (const id of come) this.#setPeers(id, endpoints);
+    }
+  }
+
+  #setPeers(network: string, all: readonly Endpoint[]): void {
+    const now = all.filter(({ spec, owner }) => spec.network === network && !this.isOwn({ owner }));
+    if (!this.#peers.has(network)) this.#peers.set(network, new Map());
+    const ids = new Set(now.map(({ id }) => id));
+    for (const id of [...this.peersOfNetwork(network).keys()])
+      if (!ids.has(id)) this.#applyPeer(network, id, undefined);
+    for (const peer of now) this.#applyPeer(network, peer.id, peer);
+  }
+
+  #applyPeer(network: string, id: string, now: Endpoint | undefined): void {
+    const peers = this.#peers.get(network);
+    const before = peers?.get(id);
+    if (!peers || before?.revision === now?.revision) return;
+    if (now) peers.set(id, now);
+    else peers.delete(id);
+    for (const listener of this.#listeners) listener('endpoint', id, now, before);
   }
 
   async #take(event: WatchEvent): Promise<void> {
@@ -147,14 +234,25 @@ export class World {
     const kind = WATCHED.find((name) => name === entry.key.slice(0, slash));
     if (!kind) return;
     const id = entry.key.slice(slash + 1);
+    const now = entry.value === null ? undefined : ({ ...(entry.value as Obj), revision: entry.revision } as Obj);
+    const peers = kind === 'endpoint' ? this.#peersWith(id, now as Endpoint | undefined) : undefined;
+    if (peers !== undefined) {
+      const known = this.#peers.get(peers)?.get(id);
+      if (!known || known.revision < entry.revision) this.#applyPeer(peers, id, now as Endpoint | undefined);
+      return;
+    }
     const known = this.#objects[kind].get(id);
     // A list may have been newer than the log that follows it.
     if (known && known.revision >= entry.revision) return;
-    this.#apply(
-      kind,
-      id,
-      entry.value === null ? undefined : ({ ...(entry.value as Obj), revision: entry.revision } as Obj),
-    );
+    if (now && !this.#concerns(now)) return;
+    this.#apply(kind, id, now);
+  }
+
+  /** The network whose peer the endpoint is (or was, of one that is gone). */
+  #peersWith(id: string, now: Endpoint | undefined): string | undefined {
+    if (now) return this.isOwn(now) ? undefined : now.spec.network;
+    for (const [network, peers] of this.#peers) if (peers.has(id)) return network;
+    return undefined;
   }
 
   #apply(kind: WatchedKind, id: string, now: Obj | undefined): void {
@@ -163,6 +261,7 @@ export class World {
     if (before?.revision === now?.revision) return;
     if (now) objects.set(id, now);
     else objects.delete(id);
+    if (kind === 'node') this.#nodeIds.set((now ?? before!).name, id);
     if (kind === 'endpoint') this.#index(before as Endpoint | undefined, now as Endpoint | undefined);
     for (const listener of this.#listeners) listener(kind, id, now, before);
   }
@@ -178,6 +277,8 @@ export class World {
     }
   }
 }
+
+const NO_PEERS: ReadonlyMap<string, Endpoint> = new Map();
 
 function add(index: Map<string, Set<string>>, key: string, id: string): void {
   const ids = index.get(key);

@@ -6,7 +6,7 @@ import type { Endpoint, EndpointSpec } from '../model/endpoint.ts';
 import { deriveMac, isId } from '../model/id.ts';
 import { contains, familyOf, parseCidr } from '../model/ip.ts';
 import { attachmentKey, attachmentPrefix, topicsOf } from '../model/keys.ts';
-import type { Network } from '../model/network.ts';
+import type { Network, SubnetSpec } from '../model/network.ts';
 import type { AttachmentRequest } from '../model/request.ts';
 import type { Sandbox } from '../model/sandbox.ts';
 import { attachmentDiffers, checkApart, checkAttachment, hasEndpoints } from './attachment.ts';
@@ -189,10 +189,11 @@ export class Endpoints {
         ({ cidr }) => familyOf(cidr) === family && (!asked || contains(parseCidr(cidr), asked)),
       );
       if (subnets.length === 0) continue;
-      const wanted = ({ range }: { readonly range?: string }) => ({
+      const wanted = ({ range, vips }: SubnetSpec) => ({
         owner,
         address: asked,
         range: asked ? undefined : range,
+        except: asked ? undefined : vips,
       });
       const lease = await leaseFrom(this.#parts, network, subnets, wanted, undo);
       addresses.push(`${lease.address}/${lease.subnet.cidr.split('/')[1]}`);

@@ -3,17 +3,27 @@ import type { IpamDriver, NetworkDriver, Pool, PoolRequest } from '../contracts/
 import { isSluiceError, SluiceError } from '../errors.ts';
 import { fault } from '../fault.ts';
 import type { Endpoint } from '../model/endpoint.ts';
+import { overlaps, parseCidr } from '../model/ip.ts';
 import { topicsOf } from '../model/keys.ts';
-import { MTU_MIN_IPV4, MTU_MIN_IPV6 } from '../model/mtu.ts';
-import { BUILTIN_NETWORKS, type Network, type NetworkSpec, type SubnetSpec } from '../model/network.ts';
-import type { NetworkRequest } from '../model/request.ts';
+import {
+  BUILTIN_NETWORKS,
+  MTU_MIN_IPV4,
+  MTU_MIN_IPV6,
+  type Network,
+  type NetworkSpec,
+  type SubnetSpec,
+} from '../model/network.ts';
+import type { NetworkRequest, SubnetsRequest } from '../model/request.ts';
 import type { Service } from '../model/service.ts';
 import { ipamOf, lend } from './lease.ts';
 import { checkName, type Parts, type Put, type PutOptions, Records, sameJson, type WriteOptions } from './records.ts';
-import { checkSubnet, familiesOf, missingSubnet, type WantedSubnet, wantedSubnets } from './subnet.ts';
+import { checkSubnet, familiesOf, missingSubnet, vipsOf, type WantedSubnet, wantedSubnets } from './subnet.ts';
 import { retrying, type Undo, undoing } from './turn.ts';
+import { claimVni, releaseVni } from './vni.ts';
 
 const MTU_MAX = 65_535;
+/** Prefix length of an automatic IPv4 subnet of a network that spans hosts. */
+const GLOBAL_PREFIX = 20;
 /** Users that a sentence names; the details name all. */
 const NAMED_MAX = 20;
 const isBuiltin = (name: string): boolean => (BUILTIN_NETWORKS as readonly string[]).includes(name);
@@ -47,6 +57,36 @@ export class Networks {
   async put(name: string, request: NetworkRequest, options: PutOptions = {}): Promise<Put<Network>> {
     checkName('network', name);
     return this.#parts.turns.take(`network/${name}`, () => retrying(() => this.#put(name, request, options)));
+  }
+
+  /**
+   * Gives a network that spans hosts further subnets; those that it has already are passed over. `request.invalid` for other networks,
+   * `network.overlap` also within the network itself.
+   */
+  addSubnets(ref: string, add: SubnetsRequest['add'], options: WriteOptions = {}): Promise<Network> {
+    return retrying(async () => {
+      const network = await this.records.living(ref);
+      const { spec } = network;
+      if (spec.scope !== 'global')
+        throw new SluiceError('request.invalid', `network ${network.name} keeps the subnets that it was made with`, {
+          network: network.id,
+          driver: spec.driver,
+        });
+      const wanted = wantedSubnets({ subnets: add, ipv4: spec.ipv4, ipv6: spec.ipv6 }).slice(0, add.length);
+      const fresh = wanted.filter(({ cidr }) => !spec.subnets.some((there) => there.cidr === cidr));
+      if (fresh.length === 0) return network;
+      for (const { cidr } of fresh) checkAdded(network, cidr);
+      return undoing(async (undo) => {
+        const subnets: SubnetSpec[] = [...spec.subnets];
+        for (const subnet of fresh) subnets.push(await this.#lease(network.id, spec.scope, spec.ipam, subnet, undo));
+        const changed: Network = { ...network, spec: { ...spec, subnets } };
+        const revision = await this.#parts.store.transact([this.records.change(network, { spec: changed.spec })], {
+          topics: topicsOf(network),
+          actor: options.actor,
+        });
+        return { ...changed, revision };
+      });
+    });
   }
 
   /** Marks it for removal. `object.inuse` names the endpoints and services on it. */
@@ -95,7 +135,7 @@ export class Networks {
     const { subnets, ipam } = network.spec;
     for (const { pool } of subnets) await ipamOf(this.#parts, ipam).releasePool(pool);
     fault('network.released');
-    await this.records.forget(network);
+    await this.records.forget(network, undefined, await releaseVni(this.#parts.store, network));
   }
 
   /** Endpoints and services by the id of their network, those being removed included: their links are still there. */
@@ -148,8 +188,10 @@ export class Networks {
       for (const subnet of wanted) subnets.push(await this.#lease(id, scope, base.ipam, subnet, undo));
       fault('network.leased');
       const owner = scope === 'local' ? this.#parts.node : null;
-      const network = this.records.fresh(id, name, owner, request.labels ?? {}, { ...base, subnets });
-      const revision = await this.#parts.store.transact(this.records.creation(network), {
+      const { vni, claim } = scope === 'local' ? {} : await claimVni(this.#parts.store, id, request.vni);
+      const network = this.records.fresh(id, name, owner, request.labels ?? {}, { ...base, vni, subnets });
+      const ops = [...this.records.creation(network), ...(claim ? [claim] : [])];
+      const revision = await this.#parts.store.transact(ops, {
         topics: topicsOf(network),
         actor: options.actor,
       });
@@ -167,7 +209,9 @@ export class Networks {
     undo: Undo,
   ): Promise<SubnetSpec> {
     const ipam = ipamOf(this.#parts, ipamName);
-    const pool = await this.#pool({ space, family, cidr, avoid: this.#parts.hostPrefixes(), owner }, ipam);
+    const avoid = await this.#parts.hostPrefixes(space);
+    const size = space === 'global' && family === 4 ? GLOBAL_PREFIX : undefined;
+    const pool = await this.#pool({ space, family, cidr, size, avoid, owner }, ipam);
     // Its leases go with it.
     undo(() => ipam.releasePool(pool.id));
     checkSubnet(pool.cidr, { gateway, range, aux });
@@ -181,7 +225,8 @@ export class Networks {
       range: gateway ? undefined : range,
       purpose: 'gateway',
     });
-    return { cidr: pool.cidr, gateway: lease.address, range, aux, pool: pool.id };
+    const vips = space === 'global' ? vipsOf(pool.cidr) : undefined;
+    return { cidr: pool.cidr, gateway: lease.address, range, aux, pool: pool.id, vips };
   }
 
   /** A pool; where it overlaps another network's, the error names that. */
@@ -202,6 +247,21 @@ export class Networks {
   }
 }
 
+/** An added subnet is one that was named, and none of the network's own covers any of it. */
+function checkAdded(network: Network, cidr: string | undefined): void {
+  if (cidr === undefined)
+    throw new SluiceError('request.invalid', `network ${network.name}: a subnet to add needs its prefix`, {
+      network: network.id,
+    });
+  const clash = network.spec.subnets.find((there) => overlaps(parseCidr(there.cidr), parseCidr(cidr)));
+  if (clash)
+    throw new SluiceError('network.overlap', `${cidr} overlaps ${clash.cidr} of network ${network.name} itself`, {
+      cidr,
+      other: clash.cidr,
+      network: network.id,
+    });
+}
+
 /** What can be said of a request without leasing anything: the subnets it wants, or why it cannot be. */
 function plan(
   id: string,
@@ -214,6 +274,10 @@ function plan(
   const { ipv4, ipv6, internal, mtu, options } = base;
   if (!addresses && (request.subnets ?? []).length > 0)
     throw new SluiceError('request.invalid', `network ${name}: networks of driver ${driver.name} have no subnets`, {
+      driver: driver.name,
+    });
+  if (request.vni !== undefined && base.scope === 'local')
+    throw new SluiceError('request.invalid', `network ${name}: networks of driver ${driver.name} have no VNI`, {
       driver: driver.name,
     });
   if (addresses && !ipv4 && !ipv6)
@@ -238,6 +302,7 @@ function difference(network: Network, request: NetworkRequest): string | null {
   if ((request.ipam ?? 'default') !== spec.ipam) return 'IPAM driver';
   if ((request.internal ?? false) !== spec.internal) return 'value of internal';
   if (request.mtu !== spec.mtu) return 'MTU';
+  if (request.vni !== undefined && request.vni !== spec.vni) return 'VNI';
   const { ipv4, ipv6 } = familiesOf(request);
   if (spec.ipv4 !== ipv4 || spec.ipv6 !== ipv6) return 'choice of IPv4 and IPv6';
   if (!sameJson(request.options ?? {}, spec.options)) return 'set of options';

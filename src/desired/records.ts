@@ -28,8 +28,8 @@ export interface Parts {
   readonly node: string;
   readonly drivers: DriverRegistry;
   readonly ipams: ReadonlyMap<string, IpamDriver>;
-  /** Prefixes that the host has routes to. */
-  readonly hostPrefixes: () => readonly string[];
+  /** Prefixes that the host has routes to; for a global network those of every node. */
+  readonly hostPrefixes: (scope: 'local' | 'global') => readonly string[] | Promise<readonly string[]>;
   /** Writers of this process that would get in each other's way. */
   readonly turns: Turns;
 }

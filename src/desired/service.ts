@@ -182,7 +182,7 @@ export class Services {
         this.#parts,
         network,
         subnets,
-        () => ({ owner, address: own, purpose: 'vip' as const }),
+        ({ vips: range }) => ({ owner, address: own, range: own ? undefined : range, purpose: 'vip' as const }),
         undo,
       );
       vips.push(lease.address);

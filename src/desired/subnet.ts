@@ -1,6 +1,7 @@
 /** Subnets as they are asked for: pure. */
 import { SluiceError } from '../errors.ts';
 import {
+  bitsOf,
   canonicalAddress,
   contains,
   type Family,
@@ -67,6 +68,8 @@ const hintOf = ({ cidr, gateway, range }: NonNullable<NetworkRequest['subnets']>
   cidr ?? gateway ?? range;
 const covers = (a: string, b: string): boolean => overlaps(parseCidr(a), parseCidr(b));
 
+/** Bits of host part from which on VIPs have a part of their own. */
+const VIP_SUBNET_BITS_MIN = 7;
 /** Smallest subnets that leave room for a gateway and an endpoint. */
 const PREFIX_MAX = { 4: 31, 6: 127 } as const;
 
@@ -106,6 +109,16 @@ export function checkSubnet(text: string, { gateway, range, aux }: Omit<WantedSu
     if (part.family !== cidr.family || part.base < cidr.base || lastOf(part) > lastOf(cidr))
       throw new SluiceError('address.outside', `the range ${range} is not in ${text}`, { range, cidr: text });
   }
+}
+
+/** Where VIPs of a global network come from: its upper sixteenth, of IPv6 at most 65,536 addresses; none of a subnet that is too small. */
+export function vipsOf(text: string): string | undefined {
+  const cidr = parseCidr(text);
+  const bits = bitsOf(cidr.family);
+  if (cidr.prefix > bits - VIP_SUBNET_BITS_MIN) return undefined;
+  const prefix = Math.max(cidr.prefix + 4, cidr.family === 6 ? bits - 16 : 0);
+  const size = 1n << BigInt(bits - prefix);
+  return formatCidr({ family: cidr.family, base: lastOf(cidr) - size + 1n, prefix });
 }
 
 /** The first subnet that was asked for and is not there like that; what is automatic fits anything. */

@@ -15,6 +15,8 @@ export function usable(cidr: Cidr): { readonly low: bigint; readonly high: bigin
 export interface Choice {
   readonly cidr: Cidr;
   readonly range?: Cidr;
+  /** The upper end of the subnet, for other purposes. */
+  readonly except?: Cidr;
   readonly taken: Occupancy;
   /** The address given last: the search goes on behind it, so that one that was just freed rests. */
   readonly cursor: bigint;
@@ -23,10 +25,11 @@ export interface Choice {
 }
 
 /** The next free address, null: none is left. */
-export function nextAddress({ cidr, range, taken, cursor, fromTop }: Choice): bigint | null {
+export function nextAddress({ cidr, range, except, taken, cursor, fromTop }: Choice): bigint | null {
   const all = usable(cidr);
   const low = range && range.base > all.low ? range.base : all.low;
-  const high = range && lastOf(range) < all.high ? lastOf(range) : all.high;
+  const end = range && lastOf(range) < all.high ? lastOf(range) : all.high;
+  const high = except && except.base <= end ? except.base - 1n : end;
   if (high < low) return null;
   if (fromTop) return taken.highestFree(low, high);
   const inside = cursor >= low && cursor < high;
@@ -40,14 +43,15 @@ export interface PoolBase {
   readonly size: number;
 }
 
-/** The first subnet of the bases that overlaps nothing of `taken`, null: none is left. */
-export function nextSubnet(bases: readonly PoolBase[], family: Family, taken: readonly Cidr[]): Cidr | null {
+/** The first subnet of the bases that overlaps nothing of `taken`, null: none is left. `least`: its prefix length at least. */
+export function nextSubnet(bases: readonly PoolBase[], family: Family, taken: readonly Cidr[], least = 0): Cidr | null {
   const blocks = taken
     .filter((other) => other.family === family)
     .map((other) => ({ low: other.base, high: lastOf(other) }))
     .sort((a, b) => (a.low < b.low ? -1 : 1));
-  for (const { base, size } of bases) {
+  for (const { base, size: usual } of bases) {
     if (familyOf(base) !== family) continue;
+    const size = Math.max(usual, least);
     const whole = parseCidr(base);
     const step = sizeOf({ family, base: 0n, prefix: size });
     const align = (value: bigint): bigint => ((value + step - 1n) / step) * step;

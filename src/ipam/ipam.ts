@@ -27,6 +27,8 @@ export interface IpamOptions {
   readonly clock: Clock;
   /** Automatic pools, tried in order. */
   readonly pools: readonly PoolBase[];
+  /** Whose the pools of local networks are. */
+  readonly node?: string;
   /** A lease or pool whose owner is missing is freed when it still is after this long. Default 30,000 ms. */
   readonly graceMs?: number;
 }
@@ -65,11 +67,11 @@ class StoreIpam implements CollectingIpam {
   /** Keys and revisions of what has no owner → when that was first seen, monotonic milliseconds. */
   #orphans: ReadonlyMap<string, number> = new Map();
 
-  constructor({ store, clock, pools, graceMs = 30_000 }: IpamOptions) {
+  constructor({ store, clock, pools, node, graceMs = 30_000 }: IpamOptions) {
     this.#store = store;
     this.#clock = clock;
     this.#graceMs = graceMs;
-    this.#pools = new Pools(store, pools);
+    this.#pools = new Pools(store, pools, node);
   }
 
   requestPool(request: PoolRequest): Promise<Pool> {
@@ -136,12 +138,13 @@ class StoreIpam implements CollectingIpam {
     return freed;
   }
 
-  async #any(index: Index, { pool, owner, range, purpose = 'endpoint' }: AddressRequest): Promise<Lease> {
+  async #any(index: Index, { pool, owner, range, except, purpose = 'endpoint' }: AddressRequest): Promise<Lease> {
     const part = range === undefined ? undefined : parseCidr(range);
+    const spared = except === undefined ? undefined : parseCidr(except);
     const fromTop = purpose === 'vip';
     for (let conflicts = 0, isFresh = false; conflicts < CONFLICTS_MAX; ) {
       const { cidr, taken, cursor } = index;
-      const value = nextAddress({ cidr, range: part, taken, cursor, fromTop });
+      const value = nextAddress({ cidr, range: part, except: spared, taken, cursor, fromTop });
       if (value === null && isFresh)
         throw new SluiceError('address.exhausted', `${range ?? formatCidr(cidr)} has no free address left`, {
           cidr: formatCidr(cidr),

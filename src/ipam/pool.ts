@@ -1,12 +1,13 @@
 /**
- * Pools: which prefixes are in use, and by whom. A new pool is written together with its space's one record at the revision that was read
- * before the pools were looked at, so that of two daemons that choose prefixes which overlap only one succeeds.
+ * Pools: which prefixes are in use, and by whom. A new pool is written together with one record at the revision that was read before the pools
+ * were looked at, so that of two daemons that choose prefixes which overlap only one succeeds. Local pools of different nodes have nothing to
+ * do with each other; those of global networks are on every node. Two global networks may have one prefix when somebody asks for that.
  */
 import type { Pool, PoolRequest } from '../contracts/driver.ts';
 import type { Entry, Op, Store } from '../contracts/store.ts';
 import { isSluiceError, SluiceError } from '../errors.ts';
 import { familyOf, formatCidr, overlaps, parseCidr } from '../model/ip.ts';
-import { leasePrefix, poolKey, poolPrefix, poolSpaceKey } from '../model/keys.ts';
+import { leasePrefix, poolGuardKey, poolKey, poolPrefix } from '../model/keys.ts';
 import { nextSubnet, type PoolBase } from './choose.ts';
 
 export interface StoredPool {
@@ -14,6 +15,8 @@ export interface StoredPool {
   readonly cidr: string;
   readonly owner: string;
   readonly space: 'local' | 'global';
+  /** Of a local one. */
+  readonly node?: string;
 }
 
 /** Attempts against other daemons. */
@@ -24,12 +27,14 @@ const DELETE_MAX = 500;
 export class Pools {
   readonly #store: Store;
   readonly #bases: readonly PoolBase[];
+  readonly #node: string | undefined;
   /** Requests in this process take turns: they would only get in each other's way. */
   #last: Promise<unknown> = Promise.resolve();
 
-  constructor(store: Store, bases: readonly PoolBase[]) {
+  constructor(store: Store, bases: readonly PoolBase[], node?: string) {
     this.#store = store;
     this.#bases = bases;
+    this.#node = node;
   }
 
   list(): Promise<{ readonly items: readonly Entry<StoredPool>[] }> {
@@ -70,8 +75,11 @@ export class Pools {
     if (wanted !== undefined && familyOf(wanted) !== family)
       throw new SluiceError('request.invalid', `${wanted} is not an IPv${family} subnet`, { cidr: wanted, family });
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-      const guard = await this.#store.get<number>(poolSpaceKey(space));
-      const pools = (await this.list()).items.map(({ value }) => value);
+      const guard = await this.#store.get<number>(poolGuardKey);
+      const node = space === 'local' ? this.#node : undefined;
+      const pools = (await this.list()).items
+        .map(({ value }) => value)
+        .filter((pool) => space === 'global' || pool.space === 'global' || pool.node === node);
       const own = pools.find(
         (pool) => pool.owner === owner && familyOf(pool.cidr) === family && (!wanted || pool.cidr === wanted),
       );
@@ -82,8 +90,8 @@ export class Pools {
       try {
         await this.#store.transact(
           [
-            { op: 'put', key: poolKey(id), value: { id, cidr, owner, space } satisfies StoredPool, expect: 0 },
-            { op: 'put', key: poolSpaceKey(space), value: (guard?.value ?? 0) + 1, expect: guard?.revision ?? 0 },
+            { op: 'put', key: poolKey(id), value: { id, cidr, owner, space, node } satisfies StoredPool, expect: 0 },
+            { op: 'put', key: poolGuardKey, value: (guard?.value ?? 0) + 1, expect: guard?.revision ?? 0 },
           ],
           { topics: [] },
         );
@@ -93,14 +101,14 @@ export class Pools {
       }
     }
     throw new SluiceError('store.conflict', `the ${space} pools changed ${ATTEMPTS_MAX} times while one was chosen`, {
-      key: poolSpaceKey(space),
+      key: poolGuardKey,
       owner,
     });
   }
 
-  #automatic({ family, avoid }: PoolRequest, pools: readonly StoredPool[]): string {
+  #automatic({ family, avoid, size }: PoolRequest, pools: readonly StoredPool[]): string {
     const taken = [...avoid, ...pools.map(({ cidr }) => cidr)].map((cidr) => parseCidr(cidr));
-    const cidr = nextSubnet(this.#bases, family, taken);
+    const cidr = nextSubnet(this.#bases, family, taken, size);
     if (cidr) return formatCidr(cidr);
     throw new SluiceError(
       'pool.exhausted',
@@ -110,10 +118,12 @@ export class Pools {
   }
 }
 
-/** The prefix as it was asked for, unless it overlaps a pool of its space or a route. */
+/** The prefix as it was asked for, unless it overlaps a pool that it could not be told apart from, or a route. */
 function explicit(cidr: string, { space, avoid }: PoolRequest, pools: readonly StoredPool[]): string {
   const wanted = parseCidr(cidr);
-  const other = pools.find((pool) => pool.space === space && overlaps(parseCidr(pool.cidr), wanted));
+  const other = pools.find(
+    (pool) => (space === 'local' || pool.space === 'local') && overlaps(parseCidr(pool.cidr), wanted),
+  );
   if (other)
     throw new SluiceError('network.overlap', `${cidr} overlaps ${other.cidr}, a pool of ${other.owner.slice(0, 12)}`, {
       cidr,

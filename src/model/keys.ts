@@ -22,10 +22,13 @@ export const statusKey = (kind: Kind, id: string, node: string): string => `stat
 export const statusPrefix = (kind?: Kind, id?: string): string =>
   `status/${kind ? `${kind}/${id ? `${id}/` : ''}` : ''}`;
 
+/** Create-only claim of a VXLAN network identifier; the value is `{id}` of the network. */
+export const vniKey = (vni: number): string => `vni/${vni}`;
+
 export const poolKey = (id: string): string => `pool/${id}`;
 export const poolPrefix = 'pool/';
-/** Written with every new pool of a space, so that of two that overlap only one is made. */
-export const poolSpaceKey = (space: 'local' | 'global'): string => `poolspace/${space}`;
+/** Written with every new pool, so that of two that overlap only one is made. */
+export const poolGuardKey = 'poolspace/all';
 export const leaseKey = (pool: string, address: string): string => `lease/${pool}/${address}`;
 /** Leases of one pool, or of all. */
 export const leasePrefix = (pool?: string): string => (pool === undefined ? 'lease/' : `lease/${pool}/`);

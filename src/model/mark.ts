@@ -25,7 +25,18 @@ export function parseMark(instance: string, alias: string): Mark | null {
   return { what, id, network };
 }
 
+/**
+ * The bits of the packet and conntrack marks that say from which of this host's global networks something comes; all other bits are left
+ * as they are. A network's slot there is also the number of its conntrack zone and of its routing table.
+ */
+export const NETWORK_MARK = { mask: 0x3ff0_0000, shift: 20 } as const;
+export const NETWORK_SLOTS_MAX = NETWORK_MARK.mask >>> NETWORK_MARK.shift;
+export const markOf = (slot: number): number => slot << NETWORK_MARK.shift;
+export const tableOf = (slot: number): number => 5_100_000 + slot;
+
 /** nft tables of an instance, in family inet. */
 export const policyTable = (instance: string): string => `sluice-${instance}-policy`;
+/** The guard of the VXLAN port. */
+export const vxlanTable = (instance: string): string => `sluice-${instance}-vxlan`;
 /** cgroup below the root that holds the sandboxes' cgroups. */
 export const cgroupName = (instance: string): string => `sluice-${instance}`;

@@ -11,6 +11,8 @@ export interface SubnetSpec {
   readonly aux?: Readonly<Record<string, string>>;
   /** Id of the pool at the IPAM driver. */
   readonly pool: string;
+  /** Automatic VIPs come from this part, automatic addresses of endpoints do not; absent: VIPs from the upper end of the whole. */
+  readonly vips?: string;
 }
 
 export interface NetworkSpec {
@@ -25,6 +27,8 @@ export interface NetworkSpec {
   readonly internal: boolean;
   /** Bytes; absent: the underlay's, less the driver's overhead. */
   readonly mtu?: number;
+  /** VXLAN network identifier of a global network, unique in the cluster. */
+  readonly vni?: number;
   /** Driver options (`-o key=value`). Known to all drivers: `spoof=allow`. */
   readonly options: Readonly<Record<string, string>>;
 }
@@ -33,3 +37,18 @@ export type Network = Obj<'network', NetworkSpec>;
 
 /** Names of the networks that exist at start and cannot be removed. */
 export const BUILTIN_NETWORKS = ['bridge', 'host', 'none'] as const;
+
+/** VNIs that are given without being asked for: below lie those that people choose by hand (RFC 7348: 24 bits). */
+export const VNI_AUTOMATIC = { min: 4096, max: 0xff_ffff } as const;
+
+/** Ethernet's own, where no underlay says otherwise. */
+export const MTU_DEFAULT = 1500;
+/** RFC 8200: the least that IPv6 works with. */
+export const MTU_MIN_IPV6 = 1280;
+/** RFC 791. */
+export const MTU_MIN_IPV4 = 68;
+
+/** MTU of a network: what was asked for, else the underlay's less the overhead. */
+export function mtuBudget(asked: number | undefined, underlay: number | undefined, overhead = 0): number {
+  return asked ?? (underlay ?? MTU_DEFAULT) - overhead;
+}

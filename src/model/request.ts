@@ -19,8 +19,15 @@ export interface NetworkRequest {
   readonly ipv6?: boolean;
   readonly internal?: boolean;
   readonly mtu?: number;
+  /** VXLAN network identifier of an overlay; absent: a free one. */
+  readonly vni?: number;
   readonly options?: Readonly<Record<string, string>>;
   readonly labels?: Readonly<Record<string, string>>;
+}
+
+/** Body of a change of a network's subnets: those that fill up get others beside them. One that is there already changes nothing. */
+export interface SubnetsRequest {
+  readonly add: NonNullable<NetworkRequest['subnets']>;
 }
 
 /** One network of a sandbox. */

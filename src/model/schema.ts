@@ -16,6 +16,7 @@ import type {
   NetworkRequest,
   SandboxRequest,
   ServiceRequest,
+  SubnetsRequest,
   View,
 } from './request.ts';
 import type { Sandbox } from './sandbox.ts';
@@ -88,10 +89,18 @@ export const networkRequest = z
     mtu: z.int().min(68).max(65535).optional().openapi({
       description: "Bytes. Absent: the underlay's, less the driver's overhead.",
     }),
+    vni: z.int().min(1).max(0xffffff).optional().openapi({
+      description: 'VXLAN network identifier of an overlay, unique in the cluster. Absent: a free one.',
+    }),
     options: options.optional(),
     labels: labels.optional(),
   } satisfies Shape<NetworkRequest>)
   .openapi('NetworkRequest');
+
+/** Body of POST /networks/{name}/subnets. */
+export const subnetsRequest = z
+  .strictObject({ add: z.array(subnet).min(1).max(16) } satisfies Shape<SubnetsRequest>)
+  .openapi('SubnetsRequest');
 
 const attachment = {
   ip: ipv4.optional().openapi({ description: 'This IPv4 address rather than a free one.' }),
@@ -253,12 +262,14 @@ export const networkView = view<Network>(
         range: text.optional(),
         aux: z.record(text, text).optional(),
         pool: text,
+        vips: text.optional(),
       } satisfies Shape<SubnetSpec>),
     ),
     ipv4: z.boolean(),
     ipv6: z.boolean(),
     internal: z.boolean(),
     mtu: z.int().optional(),
+    vni: z.int().optional(),
     options: z.record(text, text),
   } satisfies Shape<Network['spec']>),
 );

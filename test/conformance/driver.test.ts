@@ -3,6 +3,7 @@ import { create as createBridge } from '../../plugins/bridge/bridge.ts';
 import { create as createPtp } from '../../plugins/example/ptp.ts';
 import { create as createHost } from '../../plugins/host/host.ts';
 import { create as createNone } from '../../plugins/none/none.ts';
+import { create as createOverlay } from '../../plugins/overlay/overlay.ts';
 import type { DriverFactory, NetworkDriver } from '../../src/contracts/driver.ts';
 import type { Kernel } from '../../src/contracts/kernel.ts';
 import { createFakeKernel } from '../../src/kernel/fake.ts';
@@ -13,9 +14,11 @@ const DRIVERS: Record<string, { create: DriverFactory; name?: string }> = {
   bridge: { create: createBridge },
   host: { create: createHost, name: 'host' },
   none: { create: createNone, name: 'none' },
+  overlay: { create: createOverlay },
   example: { create: createPtp },
 };
 
+const UNDERLAY = { address: '198.18.0.1', port: 4789, ifname: 'lo', mtu: 1500 };
 let count = 0;
 
 /** A real kernel whose host namespace is a throw-away one. */
@@ -43,7 +46,7 @@ function underTest(
   const fake = where === 'fake' ? createFakeKernel() : undefined;
   const { kernel, close } = fake ? { kernel: fake, close: () => undefined } : throwAway();
   return {
-    driver: wrap(create({ instance: `d${process.pid % 10000}`, kernel })),
+    driver: wrap(create({ instance: `d${process.pid % 10000}`, kernel, underlay: () => UNDERLAY })),
     kernel,
     network: (n) => testNetwork(n, {}, name),
     close: async () => close(),

@@ -38,6 +38,7 @@ export const testNetwork = (n: number, options: Record<string, string> = {}, nam
   internal: false,
   ipv4: true,
   ipv6: true,
+  vni: 7000 + n,
   options,
 });
 

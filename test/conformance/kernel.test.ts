@@ -95,6 +95,13 @@ describe('the suite fails on a broken kernel', () => {
           return netlink.ensureVeth(name, options);
         },
       })),
+    'a rule that is there counts as new': () =>
+      withNetlink((netlink) => ({
+        ensureRule(rule) {
+          netlink.ensureRule(rule);
+          return true;
+        },
+      })),
     'removing the absent fails': () =>
       withNetlink((netlink) => ({
         removeLink(link) {

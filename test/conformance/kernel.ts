@@ -256,16 +256,41 @@ export const KERNEL_CASES: Readonly<Record<string, (on: KernelUnderTest) => void
     ).toEqual(['lo', 'p2', 'v2']);
     expect(code(() => host.netlink.removeGroup(0))).toBe('request.invalid');
   },
+  'a rule by mark is set once and removed once, and rules of others are left alone'({ kernel: { host } }) {
+    const rules = ([4, 6] as const).map((family) => ({
+      family,
+      mark: 0x100000,
+      mask: 0x3ff00000,
+      table: 5_100_001,
+      priority: 90,
+    }));
+    for (const rule of rules) {
+      expect(host.netlink.ensureRule(rule)).toBe(true);
+      expect(host.netlink.ensureRule(rule)).toBe(false);
+    }
+    expect(host.netlink.rules()).toEqual(rules);
+    for (let i = 0; i < 2; i++) host.netlink.removeRule({ ...rules[0]!, mark: 0x200000 });
+    expect(host.netlink.rules()).toHaveLength(2);
+    for (let i = 0; i < 2; i++) host.netlink.removeRule(rules[0]!);
+    expect(host.netlink.rules()).toEqual([rules[1]]);
+  },
   'a VXLAN device does not learn, is made anew for another VNI, and a VNI is taken once'({ kernel: { host } }) {
-    const options = { vni: 42, port: 4789, local: '10.9.0.1', mtu: 1400, mac: MAC, alias: 'mark' };
+    const outer = { ttl: 64, df: 'inherit' } as const;
+    const options = { vni: 42, port: 4789, local: '10.9.0.1', mtu: 1400, mac: MAC, alias: 'mark', ...outer };
     const made = host.netlink.ensureVxlan('vx0', options);
-    const vxlan = { vni: 42, port: 4789, local: '10.9.0.1', learning: false };
+    const vxlan = { vni: 42, port: 4789, local: '10.9.0.1', learning: false, ...outer };
     expect(made).toMatchObject({ kind: 'vxlan', mac: MAC, mtu: 1400, alias: 'mark', vxlan });
     expect(host.netlink.ensureVxlan('vx0', options)).toEqual(made);
     expect(code(() => host.netlink.ensureVxlan('vx1', options))).toBe('kernel.exists');
     const other = host.netlink.ensureVxlan('vx0', { ...options, vni: 43 });
     expect(other.vxlan?.vni).toBe(43);
     expect(other.ifindex).not.toBe(made.ifindex);
+    expect(host.netlink.ensureVxlan('vx0', { ...options, vni: 43, ttl: undefined, df: undefined }).vxlan).toMatchObject(
+      {
+        ttl: 0,
+        df: 'unset',
+      },
+    );
     expect(code(() => host.netlink.ensureVxlan('vx0', { ...options, vni: 44, alias: 'thief' }))).toBe('kernel.exists');
     const six = host.netlink.ensureVxlan('vx6', { ...options, vni: 46, local: 'FD00:9:0::1' });
     expect(six.vxlan?.local).toBe('fd00:9::1');

@@ -54,7 +54,7 @@ describe('networks', () => {
   test('every flag of create reaches the network', async () => {
     await cli.must(
       'network create fine --subnet 10.82.0.0/24 --subnet fd00:82::/64 --gateway fd00:82::9 --gateway 10.82.0.254 --ip-range 10.82.0.128/28' +
-        ' --aux-address printer=10.82.0.130 --ipv6 --mtu 1400 -o spoof=allow --opt x=y -d bridge --ipam-driver default',
+        ' --aux-address printer=10.82.0.130 --ipv6 --mtu 1400 --vni 77 --attachable -o spoof=allow --opt x=y -d bridge --ipam-driver default',
     );
     expect((await look('network inspect fine')).spec).toMatchObject({
       subnets: [
@@ -63,6 +63,7 @@ describe('networks', () => {
       ],
       ipv6: true,
       mtu: 1400,
+      vni: 77,
       options: { spoof: 'allow', x: 'y' },
     });
     await cli.must('network create six --ipv4=false --ipv6');

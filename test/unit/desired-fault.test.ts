@@ -50,6 +50,6 @@ test.each(POINTS)('%s', async (point) => {
   await again(() => networks.prune());
   await again(() => world.settle());
   expect(failures).toEqual([`fault point ${point}`]);
-  expect(await world.keys()).toEqual(['poolspace/local']);
+  expect(await world.keys()).toEqual(['poolspace/all']);
   await world.close();
 });

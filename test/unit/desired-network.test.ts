@@ -353,4 +353,71 @@ describe.each(['memory', 'sqlite'] as const)('networks, on %s', (kind) => {
     expect((await networks.get('mesh')).id).toBe(wide.id);
     expect(await world.keys('name/')).toEqual(['name/network/*/mesh']);
   });
+
+  test('a global one has a VNI that no other has, and its subnets keep a part for VIPs', async () => {
+    const mesh = await make('mesh', { driver: 'wide', ipv6: true });
+    const { vni, subnets } = mesh.spec;
+    expect(vni).toBeGreaterThanOrEqual(4096);
+    expect(subnets).toMatchObject([
+      { cidr: '172.17.0.0/20', vips: '172.17.15.0/24' },
+      { cidr: 'fdb5:1ce0::/64', vips: 'fdb5:1ce0::ffff:ffff:ffff:0/112' },
+    ]);
+    const taken = await refused(networks.put('other', { driver: 'wide', vni }));
+    expect(taken).toMatchObject({ code: 'network.vni', message: expect.stringContaining('mesh') });
+    expect(await world.keys('vni/')).toEqual([`vni/${vni}`]);
+    const chosen = await make('chosen', { driver: 'wide', vni: 42 });
+    expect(chosen.spec.vni).toBe(42);
+    expect((await networks.put('chosen', { driver: 'wide', vni: 42 })).created).toBe(false);
+    expect((await refused(networks.put('chosen', { driver: 'wide', vni: 43 }))).code).toBe('object.exists');
+    expect((await refused(networks.put('local', { vni: 7 }))).code).toBe('request.invalid');
+    await networks.remove('mesh');
+    await world.settle();
+    expect(await world.keys('vni/')).toEqual(['vni/42']);
+    expect((await make('again', { driver: 'wide', vni })).spec.vni).toBe(vni);
+  });
+
+  test('a global one that fills up gets further subnets, and keeps what it has', async () => {
+    const add = [{ cidr: '10.51.0.0/24' }];
+    const mesh = await make('mesh', { driver: 'wide', subnets: [{ cidr: '10.50.0.0/30' }] });
+    await world.desired.sandboxes.put('a', { networks: [{ network: 'mesh' }] });
+    const full = await refused(world.desired.sandboxes.put('b', { networks: [{ network: 'mesh' }] }));
+    expect(full.code).toBe('address.exhausted');
+    const more = await networks.addSubnets('mesh', add);
+    expect(more.spec.subnets).toMatchObject([{ cidr: '10.50.0.0/30' }, { cidr: '10.51.0.0/24', gateway: '10.51.0.1' }]);
+    expect((await networks.addSubnets('mesh', add)).revision).toBe(more.revision);
+    const box = await world.desired.sandboxes.put('b', { networks: [{ network: 'mesh' }] });
+    const [endpoint] = await world.desired.endpoints.list({ sandbox: box.object.id });
+    expect(endpoint!.spec.addresses).toEqual(['10.51.0.2/24']);
+    expect((await refused(networks.addSubnets('mesh', [{ cidr: '10.51.0.128/25' }]))).code).toBe('network.overlap');
+    expect((await refused(networks.addSubnets('mesh', [{}]))).code).toBe('request.invalid');
+    expect((await refused(networks.addSubnets('mesh', [{ cidr: 'fd00:9::/64' }]))).code).toBe('request.invalid');
+    await make('web');
+    expect((await refused(networks.addSubnets('web', add))).code).toBe('request.invalid');
+    expect((await networks.get(mesh.id)).spec.subnets).toHaveLength(2);
+  });
+
+  test('of many at once each has a VNI of its own; two daemons too', async () => {
+    const asked = Array.from({ length: 20 }, (_, n) =>
+      (n % 2 ? world.desired : world.other).networks.put(`n${n}`, { driver: 'wide', vni: n < 4 ? 99 : undefined }),
+    );
+    const outcomes = await Promise.allSettled(asked);
+    const made = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value.object] : []));
+    expect(made).toHaveLength(17);
+    expect(new Set(made.map(({ spec }) => spec.vni)).size).toBe(17);
+    for (const outcome of outcomes)
+      if (outcome.status === 'rejected') expect(outcome.reason).toMatchObject({ code: 'network.vni' });
+  });
+
+  test('two global ones may have one subnet when asked for; a local one never has that of another', async () => {
+    const subnets = [{ cidr: '10.50.0.0/20' }];
+    await make('one', { driver: 'wide', subnets });
+    await make('two', { driver: 'wide', subnets });
+    const clash = await refused(networks.put('web', { subnets: [{ cidr: '10.50.1.0/24' }] }));
+    expect(clash).toMatchObject({ code: 'network.overlap', message: expect.stringMatching(/one|two/) });
+    await make('local', { subnets: [{ cidr: '10.60.0.0/24' }] });
+    const other = await refused(networks.put('three', { driver: 'wide', subnets: [{ cidr: '10.60.0.0/16' }] }));
+    expect(other).toMatchObject({ code: 'network.overlap', message: expect.stringContaining('local') });
+    const automatic = await make('free', { driver: 'wide' });
+    expect(automatic.spec.subnets[0]!.cidr).toBe('172.17.0.0/20');
+  });
 });

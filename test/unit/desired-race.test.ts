@@ -295,7 +295,7 @@ async function end(on: World): Promise<void> {
   await on.settle();
   await networks.prune();
   await on.settle();
-  expect((await on.keys()).filter((key) => key !== 'poolspace/local')).toEqual([]);
+  expect((await on.keys()).filter((key) => key !== 'poolspace/all')).toEqual([]);
   await on.close();
 }
 

@@ -140,13 +140,14 @@ describe.each(['memory', 'sqlite'] as const)('sandboxes and endpoints, on %s', (
   });
 
   test('networks that overlap cannot be told apart', async () => {
-    await networks.put('wide', { driver: 'wide', subnets: [{ cidr: '10.20.0.0/16' }] });
-    const error = await refused(sandboxes.put('box', on('web', 'wide')));
-    expect(error).toMatchObject({ code: 'network.overlap', message: expect.stringMatching(/wide.*web/) });
-    await make('box', on('web'));
+    await networks.put('mesh', { driver: 'wide', subnets: [{ cidr: '10.77.1.0/24' }] });
+    await networks.put('wide', { driver: 'wide', subnets: [{ cidr: '10.77.0.0/16' }] });
+    const error = await refused(sandboxes.put('box', on('mesh', 'wide')));
+    expect(error).toMatchObject({ code: 'network.overlap', message: expect.stringMatching(/wide.*mesh/) });
+    await make('box', on('mesh'));
     expect((await refused(endpoints.connect('box', { network: 'wide' }))).code).toBe('network.overlap');
     // Off the first it may be on the second.
-    await endpoints.disconnect('box', 'web');
+    await endpoints.disconnect('box', 'mesh');
     await endpoints.connect('box', { network: 'wide' });
   });
 

@@ -8,6 +8,7 @@ import { createDesired, type Desired } from '../../src/desired/desired.ts';
 import { SluiceError } from '../../src/errors.ts';
 import { type CollectingIpam, createIpam } from '../../src/ipam/ipam.ts';
 import type { Endpoint } from '../../src/model/endpoint.ts';
+import { contains, parseCidr } from '../../src/model/ip.ts';
 import { attachmentKey, nameKey } from '../../src/model/keys.ts';
 import type { Network } from '../../src/model/network.ts';
 import type { Kind, Obj } from '../../src/model/object.ts';
@@ -159,8 +160,8 @@ async function check(store: Store, ipam: CollectingIpam): Promise<void> {
   );
   const wanted = new Map<string, string>();
   const want = (network: Network, address: string, owner: string): void => {
-    const pools = new Map(network.spec.subnets.map(({ cidr, pool }) => [cidr.includes(':'), pool]));
-    wanted.set(`${pools.get(address.includes(':'))} ${address}`, owner);
+    const subnet = network.spec.subnets.find(({ cidr }) => contains(parseCidr(cidr), address));
+    wanted.set(`${subnet?.pool} ${address}`, owner);
   };
   for (const network of networks.values())
     for (const { gateway, aux = {} } of network.spec.subnets)

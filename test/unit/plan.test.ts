@@ -98,7 +98,7 @@ describe('names', () => {
         endpoint('a', { addresses: ['10.0.0.3/24'], aliases: ['api'] }),
         endpoint('b', { addresses: ['10.0.0.2/24', 'fd00::2/64'], aliases: ['API'] }),
       ],
-      (id) => id.replace('s-', 'box-'),
+      ({ spec }) => spec.sandbox.replace('s-', 'box-'),
       services,
     );
 

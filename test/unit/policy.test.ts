@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest';
+import { planDockerUser } from '../../src/controller/firewall/docker.ts';
 import { findBlockers } from '../../src/controller/firewall/forward.ts';
 import { digestTable, renderPolicy } from '../../src/controller/firewall/policy.ts';
+import { renderGuard } from '../../src/controller/firewall/vxlan.ts';
 
 const web = {
   ifname: 'slweb',
@@ -64,7 +66,7 @@ describe('who drops what we forward', () => {
   const rule = (name: string, ...expr: object[]) => ({ rule: { family: 'ip', table: 'filter', chain: name, expr } });
   const iif = (right: unknown, op = '==') => ({ match: { op, left: { meta: { key: 'iifname' } }, right } });
   const find = (...ruleset: Record<string, unknown>[]) =>
-    findBlockers(ruleset, 'slabc', (table) => table.startsWith('sluice-'));
+    findBlockers(ruleset, { hook: 'forward', ifname: 'slabc' }, (table) => table.startsWith('sluice-'));
 
   test('a policy of drop, as Docker sets it', () => {
     const [blocker] = find(forward('drop'), chain('DOCKER-USER'), rule('FORWARD', { jump: { target: 'DOCKER-USER' } }));
@@ -116,5 +118,105 @@ describe('who drops what we forward', () => {
         rule('a', { jump: { target: 'a' } }),
       ),
     ).toEqual([]);
+  });
+});
+
+describe('who keeps other nodes from the VXLAN port', () => {
+  const chain = (extra: object = {}) => ({
+    chain: { family: 'ip', table: 'filter', name: 'INPUT', type: 'filter', hook: 'input', policy: 'drop', ...extra },
+  });
+  const rule = (...expr: object[]) => ({ rule: { family: 'ip', table: 'filter', chain: 'INPUT', expr } });
+  const iif = (right: unknown) => ({ match: { op: '==', left: { meta: { key: 'iifname' } }, right } });
+  const l4 = (right: unknown) => ({ match: { op: '==', left: { meta: { key: 'l4proto' } }, right } });
+  const dport = (right: unknown, protocol = 'udp') => ({
+    match: { op: '==', left: { payload: { protocol, field: 'dport' } }, right },
+  });
+  const accept = { accept: null };
+  const find = (...ruleset: Record<string, unknown>[]) =>
+    findBlockers(ruleset, { hook: 'input', ifname: 'eth0', udpPort: 4789 }, () => false);
+
+  test('a policy of drop without a word about the port', () => {
+    expect(find(chain())).toMatchObject([
+      { chain: 'INPUT', fix: 'iptables -I INPUT -i eth0 -p udp --dport 4789 -j ACCEPT' },
+    ]);
+    expect(find(chain(), rule(dport(4789, 'tcp'), accept))).toHaveLength(1);
+    expect(find(chain(), rule(dport(53), accept))).toHaveLength(1);
+    expect(find(chain(), rule(iif('lo'), accept))).toHaveLength(1);
+    expect(find(chain({ policy: 'accept' }), rule(l4('udp'), { drop: null }))).toHaveLength(1);
+  });
+
+  test('an accept for the port, alone, in a range or in a set, lifts it', () => {
+    for (const port of [4789, { range: [4000, 5000] }, { set: [53, 4789] }])
+      expect(find(chain(), rule(dport(port), accept))).toEqual([]);
+    expect(find(chain(), rule(iif('eth0'), l4('udp'), accept))).toEqual([]);
+    // What iptables matches by a module of its own is not shown.
+    expect(find(chain(), rule(l4('udp'), { xt: null }, accept))).toEqual([]);
+    expect(find(chain(), rule(l4('tcp'), { xt: null }, accept))).toHaveLength(1);
+  });
+});
+
+describe('guard of the VXLAN port', () => {
+  const underlay = { address: '192.0.2.1', port: 4789, ifname: 'eth0' };
+
+  test('takes from registered end points on the underlay alone, in whatever order they come', () => {
+    const vteps = ['192.0.2.3', '2001:db8::2', '192.0.2.2'];
+    const text = renderGuard('t', { underlay, vteps, bridges: ['slb', 'sla'] });
+    expect(text).toBe(renderGuard('t', { underlay, vteps: [...vteps].reverse(), bridges: ['sla', 'slb'] }));
+    expect(text).toContain('set vteps4 { type ipv4_addr; elements = { 192.0.2.2, 192.0.2.3 }; }');
+    expect(text).toContain('set vteps6 { type ipv6_addr; elements = { 2001:db8::2 }; }');
+    expect(text).toContain('set sandboxes { type ifname; elements = { "sla", "slb" }; }');
+    expect(text).toContain('iifname "eth0" ip saddr @vteps4 accept');
+  });
+
+  test('of an address on lo it does not ask for the interface', () => {
+    const text = renderGuard('t', { underlay: { ...underlay, ifname: 'lo' }, vteps: [], bridges: [] });
+    expect(text).toContain('    ip saddr @vteps4 accept');
+    expect(text).toContain('set vteps4 { type ipv4_addr; }');
+  });
+});
+
+describe('accepts in DOCKER-USER', () => {
+  const own = (handle: number, key: string, right = 'sl*') => ({
+    rule: {
+      handle,
+      comment: 'sluice:t',
+      expr: [
+        { match: { op: '==', left: { meta: { key } }, right } },
+        { counter: { packets: 1, bytes: 2 } },
+        { accept: null },
+      ],
+    },
+  });
+  const foreign = { rule: { handle: 9, expr: [{ return: null }] } };
+  const chain = { chain: { family: 'ip', table: 'filter', name: 'DOCKER-USER' } };
+  const plan = (wanted: boolean, ...rules: object[]) =>
+    planDockerUser('ip', [chain, ...rules] as Record<string, unknown>[], 't', wanted);
+
+  test('are two, at the head, set when missing and left alone when right', () => {
+    const commands = plan(true, foreign);
+    expect(commands).toEqual([
+      'insert rule ip filter DOCKER-USER oifname "sl*" counter accept comment "sluice:t"',
+      'insert rule ip filter DOCKER-USER iifname "sl*" counter accept comment "sluice:t"',
+    ]);
+    expect(plan(true, own(1, 'iifname'), own(2, 'oifname'), foreign)).toEqual([]);
+  });
+
+  test('are put back where somebody moved, changed or removed one', () => {
+    for (const rules of [
+      [foreign, own(1, 'iifname'), own(2, 'oifname')],
+      [own(1, 'iifname'), foreign],
+      [own(1, 'iifname', 'eth0'), own(2, 'oifname'), foreign],
+    ]) {
+      const commands = plan(true, ...rules);
+      expect(commands.filter((command) => command.startsWith('insert'))).toHaveLength(2);
+      expect(commands.filter((command) => command.startsWith('delete'))).toHaveLength(
+        rules.filter((rule) => rule !== foreign).length,
+      );
+    }
+  });
+
+  test('go when they are not wanted, and nothing of others does', () => {
+    expect(plan(false, own(4, 'iifname'), foreign)).toEqual(['delete rule ip filter DOCKER-USER handle 4']);
+    expect(plan(false, foreign, { ...foreign, comment: 'sluice:other' })).toEqual([]);
   });
 });

@@ -10,6 +10,7 @@ import type { Endpoint, EndpointDetail } from '../../model/endpoint.ts';
 import type { Network } from '../../model/network.ts';
 import type { Sandbox } from '../../model/sandbox.ts';
 import { type Context, driverNetwork } from '../context.ts';
+import type { TunnelDetail } from '../peer/peer.ts';
 import type { Spaces } from '../spaces.ts';
 import { ensureInside, type Inside, withdrawInside } from './inside.ts';
 import { planRoutes, syncDefaultRoutes } from './route.ts';
@@ -46,6 +47,9 @@ export class EndpointController {
       if (!tracker.get('endpoint', endpoint.id)) await tracker.pending(endpoint);
       return;
     }
+    // A global network's devices come with this host's first endpoint on it; then this one is looked at again.
+    if (network.spec.scope === 'global' && tracker.detail<TunnelDetail>('network', network.id).ifindex === undefined)
+      return;
     const namespace = sandbox.spec.origin === 'host' ? this.#context.kernel.host : this.#spaces.get(sandbox.id);
     if (!namespace) return;
     const wasReady = tracker.isReady('endpoint', endpoint.id);

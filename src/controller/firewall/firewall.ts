@@ -9,31 +9,43 @@ import type { Nft } from '../../contracts/kernel.ts';
 import { policyTable } from '../../model/mark.ts';
 import type { NetworkSpec } from '../../model/network.ts';
 import type { Context } from '../context.ts';
+import { syncDockerUser } from './docker.ts';
 import { type Blocker, findBlockers } from './forward.ts';
 import { ADMIN_RULESET, ADMIN_TABLE, digestTable, type PolicyNetwork, renderPolicy } from './policy.ts';
+import { Guard, type VxlanGuard } from './vxlan.ts';
 
 interface Written {
   readonly text: string;
   readonly digest: string;
 }
 
+const isOurs = (table: string): boolean => table.startsWith('sluice-');
+
 export class Firewall {
   readonly #context: Context;
   readonly #nft: Nft;
   readonly #networks = new Map<string, PolicyNetwork>();
   readonly #file: string;
+  readonly #guard: Guard;
+  #vxlan: Omit<VxlanGuard, 'bridges'> | null = null;
   /** Nothing is written before every network known at start has reported: a half table would cut the others off. */
   #open = false;
 
-  constructor(context: Context) {
+  readonly #manageDockerUser: boolean;
+
+  constructor(context: Context, { manageDockerUser = false }: { readonly manageDockerUser?: boolean } = {}) {
     this.#context = context;
+    this.#manageDockerUser = manageDockerUser;
     this.#nft = context.kernel.nft();
+    this.#guard = new Guard(this.#nft, context.instance);
     this.#file = join(context.runDir, 'policy.json');
   }
 
   /** All networks that were there at start have been seen once. */
   async open(): Promise<void> {
     this.#open = true;
+    // What an earlier life with another setting left.
+    syncDockerUser(this.#nft, this.#context.instance, this.#manageDockerUser);
     await this.sync();
   }
 
@@ -45,6 +57,16 @@ export class Firewall {
 
   async remove(networkId: string): Promise<void> {
     if (this.#networks.delete(networkId)) await this.sync();
+  }
+
+  /**
+   * Who may send to the VXLAN port, before there is a device that listens on it; null: nobody listens. At start the table of an earlier life
+   * stands until all networks are known.
+   */
+  guardVxlan(guard: Omit<VxlanGuard, 'bridges'> | null): void {
+    this.#vxlan = guard;
+    if (!this.#open && this.#guard.stands) return;
+    this.#syncGuard();
   }
 
   /** Makes the host a router for the families of a network, once. */
@@ -64,6 +86,21 @@ export class Firewall {
   /** Writes the table when it must; returns what was found amiss. */
   async sync(): Promise<string[]> {
     if (!this.#open) return [];
+    const { instance } = this.#context;
+    const docker = this.#manageDockerUser ? syncDockerUser(this.#nft, instance, true) : [];
+    return [...docker, ...this.#syncGuard(), ...this.#syncPolicy()];
+  }
+
+  #syncGuard(): string[] {
+    if (!this.#vxlan) {
+      this.#guard.remove();
+      return [];
+    }
+    const bridges = [...this.#networks.values()].flatMap(({ ifname }) => (ifname ? [ifname] : []));
+    return this.#guard.ensure({ ...this.#vxlan, bridges });
+  }
+
+  #syncPolicy(): string[] {
     const { instance } = this.#context;
     const table = `inet ${policyTable(instance)}`;
     if (!this.#nft.tables().includes(`inet ${ADMIN_TABLE}`)) this.#nft.apply(ADMIN_RULESET);
@@ -85,7 +122,14 @@ export class Firewall {
   /** Looks at everybody's rules once; the answer says which chains of others drop what comes in by an interface. */
   foreignDrops(): (ifname: string) => Blocker[] {
     const ruleset = this.#nft.list('ruleset') ?? [];
-    return (ifname) => findBlockers(ruleset, ifname, (table) => table.startsWith('sluice-'));
+    return (ifname) => findBlockers(ruleset, { hook: 'forward', ifname }, isOurs);
+  }
+
+  /** Chains of others that keep the packets of other nodes from the VXLAN port. */
+  underlayDrops(): Blocker[] {
+    if (!this.#vxlan) return [];
+    const { ifname, port } = this.#vxlan.underlay;
+    return findBlockers(this.#nft.list('ruleset') ?? [], { hook: 'input', ifname, udpPort: port }, isOurs);
   }
 
   /** Interfaces by network id, of the networks that the host routes. */

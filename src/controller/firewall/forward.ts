@@ -1,7 +1,7 @@
 /**
- * Who else drops what we forward. An accept in our table cannot override a drop in another's (Docker, ufw and firewalld set one
+ * Who else drops what we forward, or what other nodes send to our VXLAN port. An accept in our table cannot override a drop in another's (Docker, ufw and firewalld set one
  * on FORWARD), and `bridge-nf-call-iptables` takes even bridged traffic there. Pure: objects of `nft -j list ruleset` in,
- * the chains that drop a bridge's traffic out.
+ * the chains that drop it out.
  */
 import { ADMIN_TABLE } from './policy.ts';
 
@@ -34,48 +34,61 @@ type Verdict = 'accept' | 'drop' | 'continue' | 'return';
 /** Chains jumped through before a loop is suspected. */
 const DEPTH_MAX = 16;
 
+/** What is to get through: everything that comes in by an interface, or UDP to one port. */
+export interface Passage {
+  readonly hook: 'forward' | 'input';
+  readonly ifname: string;
+  readonly udpPort?: number;
+}
+
 /**
- * Chains with hook forward that end in drop or reject for a new connection that comes in by `ifname`. Rules that match on anything but
- * interfaces cannot be judged here and are passed over: they decide about some traffic, the last word about the rest.
+ * Chains with that hook that end in drop or reject for a new connection that comes in by `ifname`. Rules that match on anything but
+ * interfaces (and the port) cannot be judged here and are passed over: they decide about some traffic, the last word about the rest.
  */
 export function findBlockers(
   ruleset: readonly Record<string, unknown>[],
-  ifname: string,
+  passage: Passage,
   isOurs: (table: string) => boolean,
 ): Blocker[] {
   const chains = ruleset.flatMap((object) => ('chain' in object ? [object.chain as Chain] : []));
   const rules = ruleset.flatMap((object) => ('rule' in object ? [object.rule as Rule] : []));
   const blockers: Blocker[] = [];
   for (const chain of chains) {
-    if (chain.hook !== 'forward' || chain.type !== 'filter' || isOurs(chain.table) || chain.table === ADMIN_TABLE)
+    if (chain.hook !== passage.hook || chain.type !== 'filter' || isOurs(chain.table) || chain.table === ADMIN_TABLE)
       continue;
     const inChain = (name: string): Rule[] =>
       rules.filter((rule) => rule.family === chain.family && rule.table === chain.table && rule.chain === name);
-    const verdict = walk(inChain, chain.name, ifname, 0);
+    const verdict = walk(inChain, chain.name, passage, 0);
     if (verdict === 'drop' || ((verdict === 'continue' || verdict === 'return') && chain.policy === 'drop')) {
       const names = new Set(
         chains
           .filter((other) => other.family === chain.family && other.table === chain.table)
           .map((other) => other.name),
       );
-      blockers.push({ table: `${chain.family} ${chain.table}`, chain: chain.name, ...adviceFor(chain, names, ifname) });
+      blockers.push({
+        table: `${chain.family} ${chain.table}`,
+        chain: chain.name,
+        ...adviceFor(chain, names, passage),
+      });
     }
   }
   return blockers;
 }
 
-function walk(inChain: (name: string) => Rule[], name: string, ifname: string, depth: number): Verdict {
+function walk(inChain: (name: string) => Rule[], name: string, passage: Passage, depth: number): Verdict {
   if (depth > DEPTH_MAX) return 'continue';
   for (const { expr } of inChain(name)) {
-    const relevance = judge(expr, ifname);
+    const relevance = judge(expr, passage);
     if (relevance === 'no') continue;
     const verdict = verdictOf(expr);
     if (verdict === 'accept' || verdict === 'drop' || verdict === 'return') {
-      if (relevance === 'yes') return verdict;
+      // iptables' own matches are not shown: an accept for UDP that has one may well be the one for our port.
+      const benefit = verdict === 'accept' && passage.udpPort !== undefined && expr.some((part) => 'xt' in part);
+      if (relevance === 'yes' || benefit) return verdict;
       continue;
     }
     if (typeof verdict === 'object' && relevance === 'yes') {
-      const inner = walk(inChain, verdict.target, ifname, depth + 1);
+      const inner = walk(inChain, verdict.target, passage, depth + 1);
       if (inner === 'accept' || inner === 'drop') return inner;
       if (verdict.goto) return 'continue';
     }
@@ -83,14 +96,24 @@ function walk(inChain: (name: string) => Rule[], name: string, ifname: string, d
   return 'continue';
 }
 
-/** `yes`: every packet from `ifname` of a new connection matches; `no`: none does; `maybe`: it depends on something else. */
-function judge(expr: readonly Record<string, unknown>[], ifname: string): 'yes' | 'no' | 'maybe' {
+/** `yes`: every packet of a new connection on the passage matches; `no`: none does; `maybe`: it depends on something else. */
+function judge(expr: readonly Record<string, unknown>[], { ifname, udpPort }: Passage): 'yes' | 'no' | 'maybe' {
   let result: 'yes' | 'maybe' = 'yes';
   for (const statement of expr) {
     if ('xt' in statement) result = 'maybe';
     if (!('match' in statement)) continue;
     const { op, left, right } = statement.match as { op: string; left: Record<string, unknown>; right: unknown };
     const key = (left as { meta?: { key?: string } }).meta?.key;
+    const field = (left as { payload?: { protocol?: string; field?: string } }).payload;
+    const isPositive = op === '==' || op === 'in';
+    if (udpPort !== undefined && key === 'l4proto') {
+      if ((right === 'udp' || right === 17) !== isPositive) return 'no';
+      continue;
+    }
+    if (udpPort !== undefined && field?.field === 'dport') {
+      if ((field.protocol !== 'tcp' && coversPort(right, udpPort)) !== isPositive) return 'no';
+      continue;
+    }
     if (key !== 'iifname') {
       result = 'maybe';
       continue;
@@ -100,9 +123,17 @@ function judge(expr: readonly Record<string, unknown>[], ifname: string): 'yes' 
     const hit = patterns.some((pattern) =>
       pattern.endsWith('*') ? ifname.startsWith(pattern.slice(0, -1)) : pattern === ifname,
     );
-    if (hit !== (op === '==' || op === 'in')) return 'no';
+    if (hit !== isPositive) return 'no';
   }
   return result;
+}
+
+/** A port, `{range: [a, b]}`, or `{set: […]}` of them; a named set cannot be looked into. */
+function coversPort(right: unknown, port: number): boolean {
+  if (typeof right === 'number') return right === port;
+  const { set, range } = (right ?? {}) as { set?: unknown[]; range?: [number, number] };
+  if (range) return port >= range[0] && port <= range[1];
+  return Array.isArray(set) && set.some((one) => coversPort(one, port));
 }
 
 function verdictOf(expr: readonly Record<string, unknown>[]): Verdict | { target: string; goto: boolean } {
@@ -116,7 +147,9 @@ function verdictOf(expr: readonly Record<string, unknown>[]): Verdict | { target
   return 'continue';
 }
 
-function adviceFor(chain: Chain, names: ReadonlySet<string>, ifname: string): Pick<Blocker, 'owner' | 'fix'> {
+function adviceFor(chain: Chain, names: ReadonlySet<string>, passage: Passage): Pick<Blocker, 'owner' | 'fix'> {
+  const { ifname, udpPort } = passage;
+  if (udpPort !== undefined) return portAdvice(chain, names, ifname, udpPort);
   // Our own bridges share a prefix: one rule serves the next network, too.
   const prefix = ifname.startsWith('sl') ? 'sl' : undefined;
   const wild = prefix ? `${prefix}+` : ifname;
@@ -141,5 +174,24 @@ function adviceFor(chain: Chain, names: ReadonlySet<string>, ifname: string): Pi
   const match = prefix ? `"${prefix}*"` : `"${ifname}"`;
   return {
     fix: `nft insert rule ${chain.family} ${chain.table} ${chain.name} iifname ${match} accept; nft insert rule ${chain.family} ${chain.table} ${chain.name} oifname ${match} accept`,
+  };
+}
+
+function portAdvice(
+  chain: Chain,
+  names: ReadonlySet<string>,
+  ifname: string,
+  port: number,
+): Pick<Blocker, 'owner' | 'fix'> {
+  if (names.has('ufw-before-input') || names.has('ufw6-before-input'))
+    return { owner: 'ufw', fix: `ufw allow in on ${ifname} to any port ${port} proto udp` };
+  if (chain.table === 'firewalld')
+    return { owner: 'firewalld', fix: `firewall-cmd --permanent --add-port=${port}/udp && firewall-cmd --reload` };
+  if (chain.family === 'ip' || chain.family === 'ip6') {
+    const tool = chain.family === 'ip6' ? 'ip6tables' : 'iptables';
+    return { fix: `${tool} -I ${chain.name} -i ${ifname} -p udp --dport ${port} -j ACCEPT` };
+  }
+  return {
+    fix: `nft insert rule ${chain.family} ${chain.table} ${chain.name} iifname "${ifname}" udp dport ${port} accept`,
   };
 }

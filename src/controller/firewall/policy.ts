@@ -2,7 +2,7 @@
  * The `policy` table: isolation between networks, what may enter, outward NAT. Pure: networks in, nft text out. The table is
  * replaced whole in one transaction; its sets keep the number of rules constant, whatever the number of networks.
  */
-import { policyTable } from '../../model/mark.ts';
+import { markOf, NETWORK_MARK, policyTable } from '../../model/mark.ts';
 
 export interface PolicyNetwork {
   /** Interface on the host that carries it; without one the network is translated, but not isolated. */
@@ -10,6 +10,8 @@ export interface PolicyNetwork {
   readonly internal: boolean;
   /** `-o masquerade=false` leaves the source address alone. */
   readonly masquerade: boolean;
+  /** Of a network that spans hosts: its way of its own (path.ts); what is larger than fits is made to fit. */
+  readonly slot?: number;
   readonly subnets: readonly { readonly cidr: string; readonly gateway?: string }[];
 }
 
@@ -30,6 +32,47 @@ function set(name: string, type: string, elements: readonly string[], flags = ''
   return `  set ${name} { type ${type};${flags}${body} }\n`;
 }
 
+interface Path {
+  readonly ifname: string;
+  readonly slot: number;
+}
+
+/** Zones and marks of the networks that span hosts; see path.ts. */
+function renderPaths(paths: readonly Path[]): string {
+  if (paths.length === 0) return '';
+  const hex = (mark: number): string => `0x${(mark >>> 0).toString(16).padStart(8, '0')}`;
+  const mask = hex(NETWORK_MARK.mask);
+  const others = hex(~NETWORK_MARK.mask);
+  const list = (of: (path: Path) => string): string => paths.map(of).join(', ');
+  const byMark = `ct mark and ${mask} vmap { ${list(({ slot }) => `${hex(markOf(slot))} : jump path-${slot}`)} }`;
+  const chains = paths.map(
+    ({ slot }) => `  chain path-${slot} {
+    ct mark set ct mark and ${others} or ${hex(markOf(slot))}
+    meta mark set meta mark and ${others} or ${hex(markOf(slot))}
+  }
+`,
+  );
+  return `${chains.join('')}  chain zones {
+    type filter hook prerouting priority raw; policy accept;
+    ct original zone set iifname map { ${list(({ ifname, slot }) => `${quote(ifname)} : ${slot}`)} }
+  }
+  chain marks {
+    type filter hook prerouting priority mangle; policy accept;
+    iifname vmap { ${list(({ ifname, slot }) => `${quote(ifname)} : jump path-${slot}`)} }
+    ${byMark}
+  }
+  chain answers {
+    type route hook output priority mangle; policy accept;
+    ${byMark}
+  }
+  chain fit {
+    type filter hook forward priority mangle; policy accept;
+    iifname @tunnelled tcp flags syn tcp option maxseg size set rt mtu
+    oifname @tunnelled tcp flags syn tcp option maxseg size set rt mtu
+  }
+`;
+}
+
 /** nft text that replaces the whole table, from whatever was there before. Networks are taken in a stable order. */
 export function renderPolicy(instance: string, networks: readonly PolicyNetwork[]): string {
   const table = `inet ${policyTable(instance)}`;
@@ -44,6 +87,7 @@ export function renderPolicy(instance: string, networks: readonly PolicyNetwork[
   const gateways = all.flatMap(({ ifname, subnets }) =>
     subnets.flatMap(({ gateway }) => (gateway ? [{ ifname, gateway }] : [])),
   );
+  const paths = all.flatMap(({ ifname, slot }) => (slot === undefined ? [] : [{ ifname, slot }]));
   const pairs = (family: boolean): string[] =>
     gateways
       .filter(({ gateway }) => v6(gateway) === family)
@@ -54,7 +98,15 @@ export function renderPolicy(instance: string, networks: readonly PolicyNetwork[
   return `table ${table}
 delete table ${table}
 table ${table} {
-${set('networks', 'ifname', names)}${set('internal', 'ifname', internal)}${set(
+${set('networks', 'ifname', names)}${
+  paths.length > 0
+    ? set(
+        'tunnelled',
+        'ifname',
+        paths.map(({ ifname }) => quote(ifname)),
+      )
+    : ''
+}${set('internal', 'ifname', internal)}${set(
   'same',
   'ifname . ifname',
   names.map((name) => `${name} . ${name}`),
@@ -68,7 +120,7 @@ ${set('networks', 'ifname', names)}${set('internal', 'ifname', internal)}${set(
   'ifname . ipv4_addr',
   pairs(false),
 )}${set('own6', 'ifname . ipv6_addr', pairs(true))}
-  chain forward {
+${renderPaths(paths)}  chain forward {
     type filter hook forward priority filter; policy accept;
     iifname . oifname @same accept
     iifname @networks oifname @networks counter drop comment "isolation"

@@ -84,10 +84,14 @@ export class NameController {
     const made: NetworkNames = network
       ? namesOfNetwork(
           network,
-          world
-            .endpointsOfNetwork(networkId)
-            .filter((endpoint) => !endpoint.removing && tracker.isReady('endpoint', endpoint.id)),
-          (id) => world.sandboxes.get(id)?.name,
+          [
+            ...world
+              .endpointsOfNetwork(networkId)
+              .filter((endpoint) => !endpoint.removing && tracker.isReady('endpoint', endpoint.id)),
+            ...[...world.peersOfNetwork(networkId).values()].filter(({ removing }) => !removing),
+          ],
+          // Another node's sandbox is known by its endpoint alone.
+          ({ name, spec }) => world.sandboxes.get(spec.sandbox)?.name ?? name.slice(0, -network.name.length - 1),
           [...world.services.values()].filter(
             (service) =>
               service.spec.network === networkId && !service.removing && tracker.isReady('service', service.id),

@@ -44,7 +44,7 @@ class Drafts {
 export function namesOfNetwork(
   network: Network,
   endpoints: readonly Endpoint[],
-  sandboxName: (id: string) => string | undefined,
+  sandboxName: (endpoint: Endpoint) => string | undefined,
   services: readonly Service[],
 ): NetworkNames {
   const drafts = new Drafts();
@@ -55,7 +55,7 @@ export function namesOfNetwork(
     drafts.addresses(`${name}.${network.name}`, addresses);
   };
   for (const endpoint of endpoints) {
-    const name = sandboxName(endpoint.spec.sandbox);
+    const name = sandboxName(endpoint);
     if (!name) continue;
     for (const each of new Set([name, ...endpoint.spec.aliases]))
       if (!own.has(each.toLowerCase())) both(each, endpoint.spec.addresses);

@@ -87,9 +87,12 @@ export class ServiceController {
 
   async #ensure(service: Service): Promise<void> {
     const { world, tracker, dataplane, desired } = this.#context;
-    const endpoints = world
-      .endpointsOfNetwork(service.spec.network)
-      .filter((endpoint) => !endpoint.removing && tracker.isReady('endpoint', endpoint.id));
+    const endpoints = [
+      ...world
+        .endpointsOfNetwork(service.spec.network)
+        .filter((endpoint) => !endpoint.removing && tracker.isReady('endpoint', endpoint.id)),
+      ...[...world.peersOfNetwork(service.spec.network).values()].filter(({ removing }) => !removing),
+    ];
     const next: Programmed[] = [];
     for (const planned of planService(service, endpoints)) {
       const backends: DataplaneBackend[] = [];

@@ -1,5 +1,14 @@
 /** The fake's `Netlink`: the kernel's rules about links, addresses, routes, neighbours and forwarding entries, over the records of a space. */
-import type { Address, FdbEntry, Link, LinkChange, Neighbour, Netlink, Route } from '../../contracts/kernel.ts';
+import type {
+  Address,
+  FdbEntry,
+  Link,
+  LinkChange,
+  MarkRule,
+  Neighbour,
+  Netlink,
+  Route,
+} from '../../contracts/kernel.ts';
 import { SluiceError } from '../../errors.ts';
 import { canonicalAddress, familyOf, formatCidr, parseCidr } from '../../model/ip.ts';
 import { kernelError } from '../libc.ts';
@@ -74,8 +83,8 @@ export class FakeNetlink implements Netlink {
 
   ensureVxlan: Netlink['ensureVxlan'] = (name, options) => {
     this.#space.world.attempt('ensureVxlan');
-    const { vni, port, mac, mtu, alias } = options;
-    const vxlan = { vni, port, local: canonicalAddress(options.local), learning: false };
+    const { vni, port, mac, mtu, alias, ttl = 0, df = 'unset' } = options;
+    const vxlan = { vni, port, local: canonicalAddress(options.local), learning: false, ttl, df };
     let link = this.#existing(name, 'vxlan');
     if (link && JSON.stringify(link.vxlan) !== JSON.stringify(vxlan)) {
       if (link.alias !== '' && link.alias !== alias)
@@ -208,6 +217,23 @@ export class FakeNetlink implements Netlink {
     this.#space.emit('route', found.ifindex, true);
   };
 
+  rules(): MarkRule[] {
+    this.#space.world.attempt('rules');
+    return this.#space.rules.map((rule) => ({ ...rule }));
+  }
+
+  ensureRule(rule: MarkRule): boolean {
+    this.#space.world.attempt('ensureRule');
+    if (this.#space.rules.some((there) => sameRule(there, rule))) return false;
+    this.#space.rules.push({ ...rule });
+    return true;
+  }
+
+  removeRule(rule: MarkRule): void {
+    this.#space.world.attempt('removeRule');
+    this.#space.rules = this.#space.rules.filter((there) => !sameRule(there, rule));
+  }
+
   neighbours(link?: number): Neighbour[] {
     this.#space.world.attempt('neighbours');
     return this.#space.neighbours.filter(({ ifindex }) => link === undefined || ifindex === link);
@@ -311,6 +337,9 @@ export class FakeNetlink implements Netlink {
     return this.#space.neighbours.length < before;
   }
 }
+
+const sameRule = (a: MarkRule, b: MarkRule): boolean =>
+  (['family', 'mark', 'mask', 'table', 'priority'] as const).every((key) => a[key] === b[key]);
 
 /** All of them, whatever becomes of one; then the first refusal is thrown. */
 function inTurn<T>(entries: readonly T[], fn: (entry: T) => void): void {

@@ -1,5 +1,5 @@
 /** Links, addresses, routes, neighbours and forwarding entries of one fake namespace, as records; what may be done to them is in netlink.ts. */
-import type { Address, FdbEntry, Link, LinkEvent, Neighbour, Route } from '../../contracts/kernel.ts';
+import type { Address, FdbEntry, Link, LinkEvent, MarkRule, Neighbour, Route } from '../../contracts/kernel.ts';
 import { contains, formatCidr, parseCidr } from '../../model/ip.ts';
 import { NftRuleset } from './nft.ts';
 import type { World } from './world.ts';
@@ -30,6 +30,7 @@ export class Space {
   addresses: Address[] = [];
   routes: Route[] = [];
   neighbours: Neighbour[] = [];
+  rules: MarkRule[] = [];
   fdb: FdbEntry[] = [];
   #indices = 0;
   /** Descriptors and mounts. */

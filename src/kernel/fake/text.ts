@@ -17,6 +17,7 @@ function dumpSpace(name: string, space: Space): string[] {
     ...say('link', [...space.links.values()]),
     ...say('address', space.addresses),
     ...say('route', space.routes),
+    ...say('rule', space.rules),
     ...say('neighbour', space.neighbours),
     ...say('fdb', space.fdb),
     ...[...space.sysctls].map(([key, value]) => `${name} sysctl ${key}=${value}`),

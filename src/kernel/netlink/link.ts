@@ -1,5 +1,5 @@
 /** Links over rtnetlink. By hand: `ip -d link`. */
-import type { BridgeOptions, Link, LinkChange, VethOptions, VxlanOptions } from '../../contracts/kernel.ts';
+import type { BridgeOptions, Link, LinkChange, VethOptions, VxlanDf, VxlanOptions } from '../../contracts/kernel.ts';
 import { SluiceError } from '../../errors.ts';
 import { canonicalAddress, fromBytes, macFromBytes, macToBytes, toBytes } from '../../model/ip.ts';
 import { kernelError } from '../libc.ts';
@@ -27,7 +27,9 @@ const IFLA = {
 } as const;
 const INFO = { KIND: 1, DATA: 2, SLAVE_KIND: 4, SLAVE_DATA: 5 } as const;
 const BRPORT = { MODE: 4, LEARNING: 8, UNICAST_FLOOD: 9, NEIGH_SUPPRESS: 32, ISOLATED: 33 } as const;
-const VXLAN = { ID: 1, LOCAL: 4, LEARNING: 7, PORT: 15, LOCAL6: 17 } as const;
+const VXLAN = { ID: 1, LOCAL: 4, TTL: 5, LEARNING: 7, PORT: 15, LOCAL6: 17, DF: 29 } as const;
+/** enum ifla_vxlan_df */
+const VXLAN_DF: readonly VxlanDf[] = ['unset', 'set', 'inherit'];
 const VETH_INFO_PEER = 1;
 const AF_INET6 = 10;
 const IFLA_INET6_ADDR_GEN_MODE = 8;
@@ -84,6 +86,8 @@ function parseLink({ data }: Pick<Message, 'data'>): Link {
             port: details.get(VXLAN.PORT)?.readUInt16BE() ?? 0,
             local: fromBytes(details.get(VXLAN.LOCAL) ?? details.get(VXLAN.LOCAL6) ?? Buffer.alloc(4)),
             learning: details.get(VXLAN.LEARNING)?.[0] === 1,
+            ttl: details.get(VXLAN.TTL)?.[0] ?? 0,
+            df: VXLAN_DF[details.get(VXLAN.DF)?.[0] ?? 0] ?? 'unset',
           }
         : undefined,
   };
@@ -225,13 +229,14 @@ export function ensureVeth(socket: NetlinkSocket, name: string, options: VethOpt
 }
 
 export function ensureVxlan(socket: NetlinkSocket, name: string, options: VxlanOptions): Link {
-  const { vni, port, mtu, alias } = options;
+  const { vni, port, mtu, alias, ttl = 0, df = 'unset' } = options;
   const mac = options.mac.toLowerCase();
   const local = canonicalAddress(options.local);
   let link = existing(socket, name, 'vxlan');
   const found = link?.vxlan;
-  if (link && (found?.vni !== vni || found.port !== port || found.local !== local || found.learning)) {
-    // None of these can be changed in place.
+  const wanted: NonNullable<Link['vxlan']> = { vni, port, local, learning: false, ttl, df };
+  if (link && !(Object.keys(wanted) as (keyof typeof wanted)[]).every((key) => found?.[key] === wanted[key])) {
+    // Most of these cannot be changed in place.
     if (link.alias !== '' && link.alias !== alias)
       throw new SluiceError(
         'kernel.exists',
@@ -249,6 +254,8 @@ export function ensureVxlan(socket: NetlinkSocket, name: string, options: VxlanO
     [
       attr(VXLAN.ID, u32(vni)),
       attr(local.includes(':') ? VXLAN.LOCAL6 : VXLAN.LOCAL, toBytes(local)),
+      attr(VXLAN.TTL, u8(ttl)),
+      attr(VXLAN.DF, u8(VXLAN_DF.indexOf(df))),
       attr(VXLAN.LEARNING, u8(0)),
       attr(VXLAN.PORT, u16be(port)),
     ],

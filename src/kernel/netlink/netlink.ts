@@ -1,10 +1,18 @@
 /** The links, addresses, routes, neighbours and forwarding entries of one namespace. */
-import type { BridgeOptions, LinkChange, Netlink, VethOptions, VxlanOptions } from '../../contracts/kernel.ts';
+import type {
+  BridgeOptions,
+  LinkChange,
+  MarkRule,
+  Netlink,
+  VethOptions,
+  VxlanOptions,
+} from '../../contracts/kernel.ts';
 import { ensureAddress, listAddresses, removeAddress } from './addr.ts';
 import { ensureFdb, listFdb, removeFdb } from './fdb.ts';
 import * as links from './link.ts';
 import { ensureNeighbours, listNeighbours, removeNeighbours } from './neigh.ts';
 import { ensureRoute, listRoutes, removeRoute } from './route.ts';
+import { ensureRule, listRules, removeRule } from './rule.ts';
 import type { NetlinkSocket } from './socket.ts';
 
 export class RouteNetlink implements Netlink {
@@ -32,6 +40,9 @@ export class RouteNetlink implements Netlink {
   routes = (table?: number) => listRoutes(this.#open(), { table });
   ensureRoute: Netlink['ensureRoute'] = (route) => ensureRoute(this.#open(), route);
   removeRoute: Netlink['removeRoute'] = (route) => removeRoute(this.#open(), route);
+  rules = () => listRules(this.#open());
+  ensureRule = (rule: MarkRule) => ensureRule(this.#open(), rule);
+  removeRule = (rule: MarkRule) => removeRule(this.#open(), rule);
   neighbours = (link?: number) => listNeighbours(this.#open(), link);
   ensureNeighbours: Netlink['ensureNeighbours'] = (entries) => ensureNeighbours(this.#open(), entries);
   removeNeighbours: Netlink['removeNeighbours'] = (entries) => removeNeighbours(this.#open(), entries);

@@ -2,8 +2,8 @@
  * Deletes links in groups. One veth alone blocks the caller for 15 ms and more in the kernel; 32 in one request by group take 27. So
  * doomed links are moved to a group of their own and the group is deleted once no more come, or when the first has waited long.
  */
-import type { Clock, Timer } from '../../src/clock.ts';
-import type { Netlink } from '../../src/contracts/kernel.ts';
+import type { Clock, Timer } from '../../clock.ts';
+import type { Netlink } from '../../contracts/kernel.ts';
 
 /** IFLA_GROUP of links about to be deleted; any number but 0 that nobody else uses. */
 const DOOMED_GROUP = 0x5c1d;

@@ -1,0 +1,137 @@
+/**
+ * What was programmed for one network, and how it follows single endpoints: an endpoint that comes, goes or moves costs its own entries,
+ * whatever the number of others. The kernel is dumped at the first look and at audits only.
+ */
+import type { Netlink } from '../../contracts/kernel.ts';
+import { describeChanges, diffPeers, type Member, type PeerChanges, planPeers, readPeers } from './plan.ts';
+
+const ZERO_MAC = '00:00:00:00:00:00';
+/** Entries set in one stretch: 15 ms of blocked event loop. */
+const CHUNK = 2_000;
+
+export interface Place {
+  /** ifindex of the bridge and of the VXLAN device. */
+  readonly bridge: number;
+  readonly tunnel: number;
+}
+
+export class PeerTable {
+  readonly place: Place;
+  readonly #netlink: Netlink;
+  readonly #breathe: () => Promise<void>;
+  readonly #members = new Map<string, Member>();
+  /** Who has each MAC and address, and how many endpoints are at each VTEP. */
+  readonly #holders = new Map<string, string>();
+  readonly #hosts = new Map<string, number>();
+  #synced = false;
+
+  /** `breathe` lets others have their turn between two stretches. */
+  constructor(place: Place, netlink: Netlink, breathe: () => Promise<void>) {
+    this.place = place;
+    this.#netlink = netlink;
+    this.#breathe = breathe;
+  }
+
+  /** The kernel has been compared with everything once. */
+  get synced(): boolean {
+    return this.#synced;
+  }
+
+  get size(): number {
+    return this.#members.size;
+  }
+
+  /** Brings the kernel to exactly these members; what was amiss, in words. */
+  async sync(members: readonly Member[], keep: ReadonlySet<string>): Promise<string[]> {
+    const { bridge, tunnel } = this.place;
+    const actual = readPeers(this.#netlink.fdb(tunnel), this.#netlink.neighbours(bridge));
+    const changes = diffPeers(actual, planPeers(members), keep);
+    await this.#apply(changes);
+    this.#members.clear();
+    this.#holders.clear();
+    this.#hosts.clear();
+    for (const member of members) this.#remember(member);
+    this.#synced = true;
+    return describeChanges(changes);
+  }
+
+  /** Follows single endpoints; null: it is gone. */
+  async follow(news: ReadonlyMap<string, Member | null>): Promise<void> {
+    const hosts = new Set(this.#hosts.keys());
+    const before: Member[] = [];
+    for (const id of news.keys()) {
+      const member = this.#members.get(id);
+      if (!member) continue;
+      // What another endpoint has taken over meanwhile is not this one's to remove.
+      before.push({
+        ...member,
+        vtep: this.#holders.get(member.mac) === id ? member.vtep : undefined,
+        addresses: member.addresses.filter((address) => this.#holders.get(address) === id),
+      });
+      this.#forget(member);
+    }
+    const now = [...news.values()].filter((member) => member !== null);
+    for (const { mac, id } of now) {
+      // A MAC that comes to another place while its last holder has not been heard to go.
+      const holder = this.#members.get(this.#holders.get(mac) ?? id);
+      if (holder) before.push({ ...holder, addresses: [] });
+    }
+    for (const member of now) this.#remember(member);
+    const from = { ...planPeers(before), flood: hosts };
+    await this.#apply(diffPeers(from, { ...planPeers(now), flood: new Set(this.#hosts.keys()) }));
+  }
+
+  #remember(member: Member): void {
+    this.#members.set(member.id, member);
+    for (const key of [member.mac, ...member.addresses]) this.#holders.set(key, member.id);
+    if (member.vtep !== undefined) this.#hosts.set(member.vtep, (this.#hosts.get(member.vtep) ?? 0) + 1);
+  }
+
+  #forget(member: Member): void {
+    this.#members.delete(member.id);
+    for (const key of [member.mac, ...member.addresses])
+      if (this.#holders.get(key) === member.id) this.#holders.delete(key);
+    if (member.vtep === undefined) return;
+    const left = (this.#hosts.get(member.vtep) ?? 0) - 1;
+    if (left > 0) this.#hosts.set(member.vtep, left);
+    else this.#hosts.delete(member.vtep);
+  }
+
+  /** Removals first: what moves is set anew by the same request that would have set it. */
+  async #apply({ remote, behind, flood, neighbours }: PeerChanges): Promise<void> {
+    const { bridge, tunnel: link } = this.place;
+    const self = (mac: string, dst?: string) => ({ link, mac, dst, table: 'self' as const });
+    const master = (mac: string) => ({ link, mac, table: 'master' as const });
+    await this.#chunks(
+      [
+        ...remote.remove.map((mac) => self(mac)),
+        ...behind.remove.map(master),
+        ...flood.remove.map((dst) => self(ZERO_MAC, dst)),
+      ],
+      (entries) => this.#netlink.removeFdb(entries),
+    );
+    await this.#chunks(
+      neighbours.remove.map((ip) => ({ link: bridge, ip })),
+      (entries) => this.#netlink.removeNeighbours(entries),
+    );
+    await this.#chunks(
+      [
+        ...flood.set.map((dst) => self(ZERO_MAC, dst)),
+        ...remote.set.map(([mac, dst]) => self(mac, dst)),
+        ...behind.set.map(master),
+      ],
+      (entries) => this.#netlink.ensureFdb(entries),
+    );
+    await this.#chunks(
+      neighbours.set.map(([ip, mac]) => ({ link: bridge, ip, mac })),
+      (entries) => this.#netlink.ensureNeighbours(entries),
+    );
+  }
+
+  async #chunks<T>(entries: readonly T[], apply: (chunk: readonly T[]) => void): Promise<void> {
+    for (let at = 0; at < entries.length; at += CHUNK) {
+      if (at > 0) await this.#breathe();
+      apply(entries.slice(at, at + CHUNK));
+    }
+  }
+}

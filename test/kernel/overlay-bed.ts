@@ -1,0 +1,164 @@
+/** Hosts of a lab with the overlay driver on each, its peers programmed as a script says: no daemon, no store. */
+import { OverlayDriver } from '../../plugins/overlay/overlay.ts';
+import type { DriverEndpoint, DriverNetwork, Underlay } from '../../src/contracts/driver.ts';
+import type { Kernel, Namespace } from '../../src/contracts/kernel.ts';
+import { ensureInside } from '../../src/controller/endpoint/inside.ts';
+import { Guard } from '../../src/controller/firewall/vxlan.ts';
+import type { Member } from '../../src/controller/peer/plan.ts';
+import { PeerTable } from '../../src/controller/peer/table.ts';
+import { createKernel } from '../../src/kernel/kernel.ts';
+import { createLab, type Lab, type LabHost } from '../../src/lab/lab.ts';
+import { type Background, type RunResult, runAt, startAt } from '../../src/lab/place.ts';
+import { deriveMac } from '../../src/model/id.ts';
+
+export const PORT = 4789;
+let endpoints = 0;
+
+export const network = (n: number, more: Partial<DriverNetwork> = {}): DriverNetwork => ({
+  id: n.toString(16).padStart(4, '0').repeat(16),
+  name: `mesh${n}`,
+  subnets: [
+    { cidr: '10.50.0.0/20', gateway: '10.50.0.1' },
+    { cidr: 'fd00:50::/64', gateway: 'fd00:50::1' },
+  ],
+  internal: false,
+  ipv4: true,
+  ipv6: true,
+  vni: 7000 + n,
+  options: {},
+  ...more,
+});
+
+export interface Box {
+  readonly network: DriverNetwork;
+  readonly endpoint: DriverEndpoint;
+  readonly namespace: Namespace;
+  readonly ip: string;
+  readonly ip6: string;
+  run(command: string | readonly [string, ...string[]], timeoutMs?: number): Promise<RunResult>;
+  spawn(command: string | readonly [string, ...string[]]): Background;
+  /** Whether one ping is answered. */
+  pings(address: string, ...flags: string[]): Promise<boolean>;
+}
+
+export class OverlayHost {
+  readonly lab: LabHost;
+  readonly kernel: Kernel;
+  readonly driver: OverlayDriver;
+  readonly underlay: Underlay;
+  readonly guard: Guard;
+  readonly #nft: ReturnType<Kernel['nft']>;
+  readonly #tables = new Map<string, PeerTable>();
+  readonly #boxes: Namespace[] = [];
+  readonly #background: Background[] = [];
+
+  constructor(lab: LabHost, address: string, mtu: number) {
+    this.lab = lab;
+    this.kernel = createKernel({ host: lab.netnsPath });
+    this.underlay = { address, port: PORT, ifname: 'eth0', mtu };
+    this.driver = new OverlayDriver({ instance: lab.instance, kernel: this.kernel, underlay: () => this.underlay });
+    this.#nft = this.kernel.nft();
+    this.guard = new Guard(this.#nft, lab.instance);
+  }
+
+  /** A sandbox with an endpoint of the network; `last` is the host part of its addresses. */
+  async box(net: DriverNetwork, last: number): Promise<Box> {
+    await this.driver.createNetwork(net);
+    const [ip, ip6] = [`10.50.0.${last}`, `fd00:50::${last.toString(16)}`];
+    const id = (++endpoints).toString(16).padStart(8, '0').repeat(8);
+    const endpoint: DriverEndpoint = { id, mac: deriveMac(id, ip), addresses: [`${ip}/20`, `${ip6}/64`] };
+    const path = `${this.lab.netnsPath}-${endpoints}`;
+    const namespace = this.kernel.namespaces.ensure(path);
+    this.#boxes.push(namespace);
+    const { link } = await this.driver.createEndpoint(net, endpoint, path);
+    const joined = await this.driver.join(net, endpoint);
+    const inner = namespace.netlink.link(link!.ifindex)!;
+    namespace.setSysctl('net.ipv6.conf.default.accept_dad', '0');
+    const spec = { network: net.id, sandbox: '', aliases: [], allow: [], gwPriority: 0, ...endpoint };
+    ensureInside(namespace, { link: inner, mtu: link!.mtu, endpoint: spec, joined, ipv6: true });
+    for (const via of joined.gateways)
+      namespace.netlink.ensureRoute({ dst: via.includes(':') ? '::/0' : '0.0.0.0/0', via });
+    const place = { netnsPath: path };
+    const run: Box['run'] = (command, timeoutMs = 15_000) => runAt(place, command, { timeoutMs });
+    return {
+      network: net,
+      endpoint,
+      namespace,
+      ip,
+      ip6,
+      run,
+      spawn: (command) => {
+        const started = startAt(place, command);
+        this.#background.push(started);
+        return started;
+      },
+      pings: async (address, ...flags) =>
+        (await run(['ping', '-c', '1', '-W', '1', '-n', ...flags, address])).code === 0,
+    };
+  }
+
+  async remove({ network: net, endpoint, namespace }: Box): Promise<void> {
+    await this.driver.deleteEndpoint(net.id, endpoint.id);
+    this.kernel.namespaces.remove(namespace.path);
+  }
+
+  table(net: DriverNetwork): PeerTable {
+    const known = this.#tables.get(net.id);
+    if (known) return known;
+    const bridge = this.kernel.host.netlink.link(`sl${net.id.slice(0, 12)}`)!.ifindex;
+    const tunnel = this.kernel.host.netlink.link(`sx${net.id.slice(0, 12)}`)!.ifindex;
+    const table = new PeerTable({ bridge, tunnel }, this.kernel.host.netlink, async () => undefined);
+    this.#tables.set(net.id, table);
+    return table;
+  }
+
+  async close(): Promise<void> {
+    for (const each of this.#background) await each.stop();
+    for (const each of this.#boxes) {
+      this.kernel.namespaces.remove(each.path);
+      each[Symbol.dispose]();
+    }
+    this.#nft[Symbol.dispose]();
+    this.kernel[Symbol.dispose]();
+  }
+}
+
+export class OverlayBed {
+  readonly lab: Lab;
+  readonly hosts: readonly OverlayHost[];
+
+  constructor(lab: Lab, hosts: readonly OverlayHost[]) {
+    this.lab = lab;
+    this.hosts = hosts;
+  }
+
+  static async open(name: string, count: number, family: 4 | 6 = 4, mtu = 1500): Promise<OverlayBed> {
+    const names = Array.from({ length: count }, (_, n) => `h${n}`);
+    const lab = await createLab({ name, hosts: names, mtu });
+    const address = ({ address, address6 }: LabHost) => (family === 4 ? address : address6);
+    return new OverlayBed(
+      lab,
+      lab.hosts.map((host) => new OverlayHost(host, address(host), mtu)),
+    );
+  }
+
+  /** What a host is told of a box on `at`. */
+  member({ endpoint }: Box, at: OverlayHost, told: OverlayHost): Member {
+    const addresses = endpoint.addresses.map((address) => address.split('/')[0]!);
+    return { id: endpoint.id, mac: endpoint.mac, addresses, vtep: at === told ? undefined : at.underlay.address };
+  }
+
+  /** Tells every host that takes part about every box. */
+  async connect(net: DriverNetwork, boxes: ReadonlyMap<Box, OverlayHost>): Promise<void> {
+    for (const told of new Set(boxes.values())) {
+      const members = [...boxes].map(([box, at]) => this.member(box, at, told));
+      await told.table(net).sync(members, new Set());
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const host of this.hosts) await host.close();
+    const left = await this.lab.close();
+    if (left.length > 0) throw new Error(`left behind: ${left.join(', ')}`);
+  }
+}
