@@ -31,6 +31,11 @@ describe('sluice-off', () => {
       nft add table inet sluice-${stage.instance}-policy; nft add table inet sluice-${stage.instance}-balancer
       nft add table ip6 sluice-${stage.instance}-more
       nft add table inet sluice-admin; nft add table inet sluice-${stage.instance}x-policy; nft add table ip filter
+      ip link set sl0 up; ip route add 10.50.0.0/20 dev sl0 table 5100001; ip rule add fwmark 0x100000/0x3ff00000 table 5100001
+      ip link set other0 up; ip route add 10.51.0.0/20 dev other0 table 5100002; ip rule add fwmark 0x200000/0x3ff00000 table 5100002
+      nft add chain ip filter DOCKER-USER
+      nft add rule ip filter DOCKER-USER iifname '"sl*"' counter accept comment '"sluice:${stage.instance}"'
+      nft add rule ip filter DOCKER-USER counter return
       mkdir -p ${stage.at('bpf')}/${stage.instance}/v1/links ${stage.at('bpf')}/${stage.instance}/v1/maps ${stage.at('bpf')}/${stage.instance}x/v1/links
       for pin in links/connect4 links/veth-1-ff links/lo-1-ff maps/stages maps/backends; do : >${stage.at('bpf')}/${stage.instance}/v1/$pin; done
       : >${stage.at('bpf')}/${stage.instance}x/v1/links/connect4`);
@@ -45,6 +50,10 @@ describe('sluice-off', () => {
     expect(stage.inside('ip -o link | sed "s/^[0-9]*: \\([^:@]*\\).*/\\1/" | sort | tr "\\n" " "')).toBe(
       'doomed0 foreign0 foreign1 lo other0 ',
     );
+    expect(stage.inside('ip rule').match(/lookup 510\d+/g)).toEqual(['lookup 5100002']);
+    const docker = stage.inside('nft list chain ip filter DOCKER-USER');
+    expect(docker).not.toContain('accept');
+    expect(docker).toContain('return');
     expect(stage.inside('nft list tables').trim().split('\n').sort()).toEqual([
       'table inet sluice-admin',
       `table inet sluice-${stage.instance}x-policy`,
