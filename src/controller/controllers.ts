@@ -14,7 +14,7 @@ import { EndpointController } from './endpoint/endpoint.ts';
 import { Firewall } from './firewall/firewall.ts';
 import { Loop } from './loop.ts';
 import { NetworkController } from './network.ts';
-import { PeerController } from './peer/peer.ts';
+import { PeerController, type TunnelDetail } from './peer/peer.ts';
 import { prune } from './prune.ts';
 import { SandboxController } from './sandbox.ts';
 import { NameController } from './service/name.ts';
@@ -327,8 +327,9 @@ export class Controllers {
     const moved = new Map(this.#moved);
     this.#moved.clear();
     for (const [id, { ifname }] of this.#firewall.interfaces) {
-      const { ifindex } = tracker.detail<{ ifindex: number }>('network', id);
-      if (ifname && ifindex !== undefined && moved.has(ifindex)) this.#loops.network.trigger(id);
+      const { ifindex, tunnel } = tracker.detail<TunnelDetail>('network', id);
+      const went = tunnel !== undefined && moved.get(tunnel.ifindex) === true;
+      if (ifname && ifindex !== undefined && (went || moved.has(ifindex))) this.#loops.network.trigger(id);
     }
     for (const endpoint of world.endpoints.values()) {
       const { hostIfindex } = tracker.detail<EndpointDetail>('endpoint', endpoint.id);

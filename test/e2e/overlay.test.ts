@@ -1,0 +1,141 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { FAR } from '../../src/lab/lab.ts';
+import { eventually, openHost, type TestHost } from './harness.ts';
+import { sandbox } from './traffic.ts';
+
+interface NetworkView {
+  id: string;
+  spec: { vni: number; subnets: { cidr: string }[] };
+  status: {
+    state: string;
+    conditions: { type: string; active: boolean; message: string }[];
+    error?: { code: string; message: string };
+    detail: { ifname?: string; mtu?: number; slot?: number };
+  };
+}
+
+let host: TestHost;
+beforeAll(async () => {
+  host = await openHost({ name: 'ovl' });
+});
+afterAll(() => host.close());
+
+const inspect = async (name: string): Promise<NetworkView> =>
+  (await host.json<[NetworkView]>('network', 'inspect', name))[0];
+const devices = async (): Promise<string> => host.must('ip -o link show type vxlan');
+const guard = async (): Promise<string> =>
+  (await host.exec(['nft', 'list', 'table', 'inet', `sluice-${host.instance}-vxlan`])).stdout;
+
+describe('an overlay on one host', () => {
+  test('its devices come with the first endpoint and go with the last', async () => {
+    await host.cli('network', 'create', '--driver', 'overlay', '--ipv6', '--attachable', 'mesh');
+    const made = await inspect('mesh');
+    expect(made.status.state).toBe('ready');
+    expect(made.spec.vni).toBeGreaterThanOrEqual(4096);
+    expect(made.spec.subnets[0]!.cidr).toMatch(/\/20$/);
+    expect(await devices()).toBe('');
+    expect(await guard()).toBe('');
+
+    const a = await sandbox(host, 'a', '--network', 'mesh');
+    const b = await sandbox(host, 'b', '--network', 'mesh');
+    expect(await devices()).toContain(`sx${made.id.slice(0, 12)}`);
+    expect(await guard()).toContain('VXLAN from a sandbox');
+    expect((await inspect('mesh')).status.detail.mtu).toBe(1450);
+    expect((await a.exec('ip -o link show eth0')).stdout).toContain('mtu 1450');
+    for (const address of [b.ipv4!, b.ipv6!, FAR.ipv4, FAR.ipv6]) expect(await a.ping(address), address).toBe(true);
+    expect((await a.exec('ip neigh show')).stdout).toMatch(/PERMANENT/);
+    expect(JSON.stringify(await host.json('status'))).toContain('Unencrypted');
+
+    await host.cli('sandbox', 'rm', 'a', 'b');
+    await eventually(async () => (await devices()) === '');
+    await eventually(async () => (await guard()) === '');
+    expect(await host.must('ip rule')).not.toContain('fwmark');
+    expect((await inspect('mesh')).status.state).toBe('ready');
+    await host.cli('network', 'rm', 'mesh');
+  });
+
+  test('two with one subnet are apart, and both reach the world', async () => {
+    const flags = ['--driver', 'overlay', '--subnet', '10.50.0.0/20'];
+    for (const name of ['one', 'two']) await host.cli('network', 'create', ...flags, name);
+    const [a, b, c] = [
+      await sandbox(host, 'a', '--network', 'one', '--ip', '10.50.0.9'),
+      await sandbox(host, 'b', '--network', 'two', '--ip', '10.50.0.9'),
+      await sandbox(host, 'c', '--network', 'one', '--ip', '10.50.0.10'),
+    ];
+    for (const box of [a, b])
+      for (const address of [FAR.ipv4, '10.50.0.1']) expect(await box.ping(address), address).toBe(true);
+    expect(await a.ping(c.ipv4!)).toBe(true);
+    expect(await b.ping(c.ipv4!)).toBe(false);
+    const both = await host.sluice(['network', 'connect', 'two', 'a']);
+    expect(both.stderr).toContain('network.overlap');
+    await host.cli('sandbox', 'rm', 'a', 'b', 'c');
+    await host.cli('network', 'rm', 'one', 'two');
+  });
+
+  test('one that fills up gets another subnet, which all on it reach', async () => {
+    await host.cli('network', 'create', '--driver', 'overlay', '--subnet', '10.60.0.0/30', 'full');
+    const a = await sandbox(host, 'a', '--network', 'full');
+    expect((await host.sluice(['sandbox', 'create', '--network', 'full', 'b'])).stderr).toContain('address.exhausted');
+    await host.cli('network', 'update', '--subnet-add', '10.61.0.0/24', 'full');
+    const b = await sandbox(host, 'b', '--network', 'full');
+    expect(b.ipv4).toMatch(/^10\.61\.0\./);
+    await eventually(async () => (await a.ping(b.ipv4!)) && (await b.ping(a.ipv4!)));
+    expect(await b.ping(FAR.ipv4)).toBe(true);
+    await host.cli('sandbox', 'rm', 'a', 'b');
+    await host.cli('network', 'rm', 'full');
+  });
+
+  test('a VNI that another device has is told by name, and taken when it is free', async () => {
+    await host.must(`ip link add flannel.1 type vxlan id 77 dstport 4789 local ${host.address}`);
+    await host.cli('network', 'create', '--driver', 'overlay', '--vni', '77', 'late');
+    const refused = await host.sluice(['sandbox', 'create', '--network', 'late', '--wait-timeout', '2s', 'a']);
+    expect(refused.code).toBe(1);
+    const { status } = await inspect('late');
+    expect(status).toMatchObject({ state: 'error', error: { code: 'network.vni' } });
+    expect(status.error!.message).toContain('flannel.1');
+    await host.must('ip link del flannel.1');
+    await eventually(async () => (await inspect('late')).status.detail.ifname !== undefined, 10_000);
+    await host.cli('sandbox', 'rm', 'a');
+    await host.cli('network', 'rm', 'late');
+  });
+
+  test('a killed daemon finds everything as it was, and mends what was changed meanwhile', async () => {
+    await host.cli('network', 'create', '--driver', 'overlay', '--subnet', '10.70.0.0/24', 'kept');
+    const a = await sandbox(host, 'a', '--network', 'kept');
+    const before = await devices();
+    const { slot } = (await inspect('kept')).status.detail;
+    await host.daemon.kill();
+    expect(await a.ping(FAR.ipv4)).toBe(true);
+    await host.must(['nft', 'delete', 'table', 'inet', `sluice-${host.instance}-vxlan`]);
+    await host.daemon.start();
+    await eventually(async () => (await guard()).includes('VXLAN from a stranger'));
+    expect(await devices()).toBe(before);
+    expect((await inspect('kept')).status.detail.slot).toBe(slot);
+    expect(await a.ping(FAR.ipv4)).toBe(true);
+    // The device itself: made anew, the sandbox goes on.
+    await host.must(`ip link del ${/sx\w+/.exec(before)![0]}`);
+    await eventually(async () => (await devices()) !== '', 15_000);
+    await host.cli('sandbox', 'rm', 'a');
+    await host.cli('network', 'rm', 'kept');
+  });
+
+  test('an input chain that drops the VXLAN port is told with the way out', async () => {
+    await host.must(
+      `nft 'table inet fw { chain input { type filter hook input priority 0; policy drop; ct state established accept; iifname "lo" accept; } }'`,
+    );
+    await host.cli('network', 'create', '--driver', 'overlay', 'shut');
+    const made = await host.sluice(['sandbox', 'create', '--network', 'shut', 'a']);
+    expect(made.code).toBe(0);
+    const { conditions } = (await inspect('shut')).status;
+    const blocked = conditions.find(({ type }) => type === 'UnderlayBlocked');
+    expect(blocked).toMatchObject({ active: true, message: expect.stringContaining('udp dport 4789 accept') });
+    await host.must(`nft insert rule inet fw input iifname eth0 udp dport 4789 accept`);
+    await eventually(async () => {
+      const now = (await inspect('shut')).status.conditions.find(({ type }) => type === 'UnderlayBlocked');
+      return now?.active === false;
+    }, 10_000);
+    await host.must('nft delete table inet fw');
+    await host.cli('sandbox', 'rm', 'a');
+    await host.cli('network', 'rm', 'shut');
+  });
+});
