@@ -9,6 +9,7 @@ import type { Firewall } from './firewall/firewall.ts';
 import type { Blocker } from './firewall/forward.ts';
 import type { Loop } from './loop.ts';
 import type { PeerController } from './peer/peer.ts';
+import type { World } from './world.ts';
 
 export interface AuditParts {
   readonly context: Context;
@@ -19,6 +20,9 @@ export interface AuditParts {
   readonly prune: () => Promise<string[]>;
 }
 
+/** How often all owners of addresses in a cluster are listed, milliseconds, and when that was last. */
+const LIVE_MS = 60_000;
+const asked = new WeakMap<World, number>();
 /** Objects looked at before other work gets a turn. */
 const BATCH = 25;
 
@@ -52,8 +56,19 @@ export async function audit({ context, firewall, loops, peers, ipams, prune }: A
     logger.warn({ removed }, 'pruned');
     repairs.inc({ object: 'stray' }, removed.length);
   }
-  const live = new Set([...world.networks.keys(), ...world.endpoints.keys(), ...world.services.keys()]);
-  for (const ipam of ipams.values()) await ipam.collect?.(live);
+  const live = await liveOwners(context);
+  if (live) for (const ipam of ipams.values()) await ipam.collect?.(live);
+}
+
+/** Whoever may have addresses; where other nodes have some, too, everybody is asked for seldom. Null: not now. */
+async function liveOwners({ world, desired, clock }: Context): Promise<Set<string> | null> {
+  if (!world.isShared) return new Set([...world.networks.keys(), ...world.endpoints.keys(), ...world.services.keys()]);
+  const now = clock.monotonic();
+  if (now - (asked.get(world) ?? Number.NEGATIVE_INFINITY) < LIVE_MS) return null;
+  asked.set(world, now);
+  const { networks, endpoints, services } = desired;
+  const lists = await Promise.all([networks.list(), endpoints.list(), services.list()]);
+  return new Set(lists.flat().map(({ id }) => id));
 }
 
 /** The table, and whoever else drops what we forward. */

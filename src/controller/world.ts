@@ -108,6 +108,11 @@ export class World {
     return id === undefined ? undefined : this.#objects.node.get(id);
   }
 
+  /** Whether other nodes write to the store, too. */
+  get isShared(): boolean {
+    return this.#shared;
+  }
+
   /** Whether the object is this node's to act on, or the cluster's. */
   isOwn({ owner }: Pick<Obj, 'owner'>): boolean {
     return !this.#shared || owner === null || owner === this.#node;
