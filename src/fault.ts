@@ -10,6 +10,7 @@ export const FAULT_POINTS = [
   'network.stored',
   'network.driver',
   'network.policy',
+  'network.peers',
   'network.removed',
   'network.released',
   'sandbox.leased',

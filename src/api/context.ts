@@ -15,7 +15,7 @@ import type { Target, Waits } from './wait.ts';
 
 /** What the API needs of src/desired. A `ref` is a name, an id or the beginning of one. */
 export interface DesiredState {
-  readonly networks: Pick<Desired['networks'], 'put' | 'get' | 'list' | 'remove' | 'prune'>;
+  readonly networks: Pick<Desired['networks'], 'put' | 'get' | 'list' | 'remove' | 'prune' | 'addSubnets'>;
   readonly sandboxes: Pick<Desired['sandboxes'], 'put' | 'get' | 'list' | 'remove'>;
   readonly endpoints: Pick<Desired['endpoints'], 'connect' | 'disconnect' | 'get' | 'list'>;
   readonly services: Pick<Desired['services'], 'put' | 'update' | 'get' | 'list' | 'remove'>;
