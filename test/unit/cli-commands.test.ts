@@ -54,7 +54,7 @@ describe('networks', () => {
   test('every flag of create reaches the network', async () => {
     await cli.must(
       'network create fine --subnet 10.82.0.0/24 --subnet fd00:82::/64 --gateway fd00:82::9 --gateway 10.82.0.254 --ip-range 10.82.0.128/28' +
-        ' --aux-address printer=10.82.0.130 --ipv6 --mtu 1400 --vni 77 --attachable -o spoof=allow --opt x=y -d bridge --ipam-driver default',
+        ' --aux-address printer=10.82.0.130 --ipv6 --mtu 1400 -o spoof=allow --opt x=y -d bridge --ipam-driver default',
     );
     expect((await look('network inspect fine')).spec).toMatchObject({
       subnets: [
@@ -63,7 +63,6 @@ describe('networks', () => {
       ],
       ipv6: true,
       mtu: 1400,
-      vni: 77,
       options: { spoof: 'allow', x: 'y' },
     });
     await cli.must('network create six --ipv4=false --ipv6');
@@ -76,7 +75,10 @@ describe('networks', () => {
     ['network create web --subnet 10.1.0.0/24 --gateway 10.2.0.1', 1, 'address.outside'],
     ['network create web --subnet 10.1.0.0/24 --gateway 10.1.0.1 --gateway 10.1.0.2', 2, 'two gateways'],
     ['network create web --aux-address printer', 2, 'is not NAME=IP'],
+    ['network create web --vni 77 --attachable', 1, 'have no VNI'],
     ['network create web --driver fancy', 1, 'driver.unknown'],
+    ['network update web', 2, '--subnet-add'],
+    ['network update --subnet-add 10.9.0.0/24 bridge', 1, 'keeps the subnets'],
     ['network create bridge', 1, 'object.exists'],
     ['network rm bridge', 1, 'network.builtin'],
     ['network rm nothing', 1, 'object.notfound'],

@@ -22,7 +22,7 @@ const commands = all.filter((pair): pair is readonly [string, Command] => !isGro
 test('what is due is there', () => {
   expect(commands.map(([path]) => path).sort()).toEqual(
     [
-      ...['create', 'ls', 'inspect', 'rm', 'connect', 'disconnect', 'prune'].map((verb) => `network ${verb}`),
+      ...['create', 'ls', 'inspect', 'update', 'rm', 'connect', 'disconnect', 'prune'].map((verb) => `network ${verb}`),
       ...['ls', 'inspect'].map((verb) => `endpoint ${verb}`),
       ...['create', 'ls', 'inspect', 'rm', 'exec', 'attach'].map((verb) => `sandbox ${verb}`),
       ...['create', 'ls', 'inspect', 'update', 'rm'].map((verb) => `service ${verb}`),
