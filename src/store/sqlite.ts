@@ -166,7 +166,8 @@ class SqliteStore implements Store, Log {
   read(topics: readonly string[], after: number, max: number): Change[] {
     return guard(this.#path, () => {
       // What is still in memory would be answered although nothing more will come.
-      if (!this.#db.isOpen) throw new SluiceError('store.unavailable', `${this.#path} was closed`, { path: this.#path });
+      if (!this.#db.isOpen)
+        throw new SluiceError('store.unavailable', `${this.#path} was closed`, { path: this.#path });
       const oldest = this.#tail[0]?.revision ?? Number.POSITIVE_INFINITY;
       const rows: readonly Pick<Logged, 'revision' | 'entries' | 'actor'>[] =
         after + 1 >= oldest
