@@ -81,7 +81,7 @@ export interface Images {
     options: TransferOptions & { readonly changes?: Partial<ImageConfig> },
   ): Promise<Image>;
   tag(reference: string, name: string): Promise<void>;
-  /** Removes a name, and the image with its last one; `image.in_use` unless `force` while `users` holds its id. */
+  /** Removes a name, and the image with its last one; `image.inuse` unless `force` while `users` holds its id. */
   remove(
     reference: string,
     options: { readonly force?: boolean; readonly users: ReadonlySet<string> },

@@ -32,6 +32,25 @@ export const libc = {
   flock: lib.func('int flock(int fd, int operation)'),
   ioctl: lib.func('int ioctl(int fd, unsigned long request)'),
   poll: lib.func('int poll(uint8_t *descriptors, unsigned long count, int timeoutMs)'),
+  mknod: lib.func('int mknod(const uint8_t *path, uint32_t mode, uint64_t device)'),
+  lsetxattr: lib.func(
+    'int lsetxattr(const uint8_t *path, const uint8_t *name, const uint8_t *value, size_t length, int flags)',
+  ),
+  lgetxattr: lib.func('int64_t lgetxattr(const uint8_t *path, const uint8_t *name, uint8_t *out, size_t length)'),
+  syncfs: lib.func('int syncfs(int fd)'),
+  // The newer mount interface by number: glibc has wrappers since 2.36 only. The numbers are the same on every architecture.
+  openTree: lib.func('long syscall(long number, int dir, const char *path, uint32_t flags)'),
+  moveMount: lib.func(
+    'long syscall(long number, int fromDir, const char *from, int toDir, const char *to, uint32_t flags)',
+  ),
+  fsopen: lib.func('long syscall(long number, const char *type, uint32_t flags)'),
+  fsconfig: lib.func(
+    'long syscall(long number, int fd, uint32_t command, const char *key, const char *value, int aux)',
+  ),
+  fsmount: lib.func('long syscall(long number, int fd, uint32_t flags, uint32_t attributes)'),
+  mountSetattr: lib.func(
+    'long syscall(long number, int dir, const char *path, uint32_t flags, const uint8_t *attributes, size_t length)',
+  ),
   bpf: lib.func('long syscall(long number, int command, uint8_t *attributes, uint32_t length)'),
 } as const;
 
