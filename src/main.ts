@@ -15,6 +15,7 @@ import { Scrape } from './api/metrics.ts';
 import { createApi, createMetricsApp, serve, serveTcp } from './api/server.ts';
 import { createEbpfDataplane } from './balancer/ebpf.ts';
 import { type Clock, systemClock, withTimeLimit } from './clock.ts';
+import { Registration } from './cluster/registration.ts';
 import { type Config, loadConfig, SETTING_NAMES } from './config.ts';
 import type { DriverFactory, DriverHost, NetworkDriver, Underlay } from './contracts/driver.ts';
 import type { Store } from './contracts/store.ts';
@@ -37,7 +38,7 @@ import { createLogger } from './log.ts';
 import { registry } from './metrics.ts';
 import { objectPrefix, statusPrefix } from './model/keys.ts';
 import { cgroupName } from './model/mark.ts';
-import type { Node } from './model/node.ts';
+import type { Node, NodeSpec } from './model/node.ts';
 import type { Status } from './model/object.ts';
 import { lockState } from './store/lock.ts';
 import { createMemoryStore } from './store/memory.ts';
@@ -149,6 +150,14 @@ async function main(): Promise<void> {
     statuses,
   });
 
+  const describe = (): NodeSpec => {
+    const { address, port } = underlay();
+    const hostRoutes = ownPrefixes(kernel.host.netlink, config.instance);
+    return { address: config.advertise ?? address, vtep: address, port, hostRoutes: hostRoutes.sort() };
+  };
+  const registration = new Registration({ store, clock, logger, node: config.node, describe });
+  if (isShared(config.store)) await registration.start();
+
   const ending = new AbortController();
   const startedAt = new Date(clock.now()).toISOString();
   const scrape = new Scrape({ registry, clock, logger });
@@ -201,6 +210,7 @@ async function main(): Promise<void> {
     notifySystemd('STOPPING=1');
     ending.abort(new SluiceError('daemon.stopping', 'the daemon is stopping'));
     await Promise.all(listeners.map((listener) => listener.close()));
+    registration.stop();
     await controllers.stop();
     await names.close();
     dataplane.close();

@@ -121,7 +121,7 @@ describe('an overlay on one host', () => {
 
   test('an input chain that drops the VXLAN port is told with the way out', async () => {
     await host.must(
-      `nft 'table inet fw { chain input { type filter hook input priority 0; policy drop; ct state established accept; iifname "lo" accept; } }'`,
+      `nft 'table inet fw { chain input { type filter hook input priority 0; policy drop; ct state established accept; iifname "lo" accept; }; }'`,
     );
     await host.cli('network', 'create', '--driver', 'overlay', 'shut');
     const made = await host.sluice(['sandbox', 'create', '--network', 'shut', 'a']);
