@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { constants } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect, describe as group, test } from 'vitest';
+import { expect, describe as group, test, vi } from 'vitest';
 import { describe } from '../../src/cli/print/describe.ts';
 import { type Column, printList } from '../../src/cli/print/listing.ts';
 import { progress } from '../../src/cli/print/progress.ts';
@@ -124,12 +124,17 @@ group('progress', () => {
   });
 
   test('after a second one line, or a line written over on a terminal', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
     const dull = catcher();
     const live = catcher({ live: true });
-    await Promise.all([
-      progress(dull, 'web is programmed', sleep(1_900)),
-      progress(live, 'web is programmed', sleep(1_900)),
-    ]);
+    try {
+      const work = new Promise<void>((resolve) => setTimeout(resolve, 1_900));
+      const both = Promise.all([progress(dull, 'web is programmed', work), progress(live, 'web is programmed', work)]);
+      await vi.advanceTimersByTimeAsync(1_900);
+      await both;
+    } finally {
+      vi.useRealTimers();
+    }
     expect(dull.said().err).toBe('sluice: waiting until web is programmed (1 s)\n');
     const written = live.said().err.split('\r\u001b[K').slice(1);
     expect(written.length).toBeGreaterThan(2);
