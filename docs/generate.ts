@@ -9,6 +9,7 @@ import { tree } from '../src/cli/tree.ts';
 import { systemClock } from '../src/clock.ts';
 import { ERROR_CODES } from '../src/errors.ts';
 import { createLogger } from '../src/log.ts';
+import { CONDITIONS } from '../src/model/condition.ts';
 import { cliReference } from './cli.ts';
 
 const folder = join(import.meta.dirname, 'generated');
@@ -67,6 +68,21 @@ export function errorReference(): string {
     '| code | HTTP status | meaning |',
     '|---|---|---|',
     ...rows,
+    '',
+  ].join('\n');
+}
+
+/** docs/generated/conditions.md: every condition that an object's status may carry. */
+export function conditionReference(): string {
+  return [
+    '# Conditions',
+    '',
+    'What `inspect` and `status` show under `conditions`: a type, whether it is active, one sentence with the fix where there is one, since',
+    'when, and how often it became active. Made from src/model/condition.ts.',
+    '',
+    '| condition | meaning |',
+    '|---|---|',
+    ...Object.entries(CONDITIONS).map(([type, meaning]) => `| \`${type}\` | ${meaning} |`),
     '',
   ].join('\n');
 }
@@ -135,6 +151,7 @@ export function apiReference(document: Document): string {
 export async function references(): Promise<ReadonlyMap<string, string>> {
   return new Map([
     ['errors.md', errorReference()],
+    ['conditions.md', conditionReference()],
     ['api.md', apiReference(openApi())],
     ['cli.md', await cliReference(tree)],
   ]);

@@ -5,6 +5,7 @@
 import type { Clock } from '../clock.ts';
 import type { SluiceError } from '../errors.ts';
 import { repairs } from '../metrics.ts';
+import type { ConditionType } from '../model/condition.ts';
 import type { Condition, Kind, Obj, State, Status } from '../model/object.ts';
 
 export interface StatusSink {
@@ -65,7 +66,14 @@ export class Tracker {
   }
 
   /** Turns a condition on or off; `count` grows at each turn to on and, for `again`, at each call. */
-  condition(kind: Kind, id: string, type: string, active: boolean, message: string, again = false): Promise<void> {
+  condition(
+    kind: Kind,
+    id: string,
+    type: ConditionType,
+    active: boolean,
+    message: string,
+    again = false,
+  ): Promise<void> {
     const conditions = this.get(kind, id)?.conditions ?? [];
     const old = conditions.find((condition) => condition.type === type);
     if (!old && !active) return Promise.resolve();

@@ -26,7 +26,7 @@ export interface Obj<K extends Kind = Kind, S = unknown> {
 export type State = 'pending' | 'ready' | 'error' | 'removing';
 
 export interface Condition {
-  /** CamelCase noun: `ForwardBlocked`, `Repaired`, `LinkFailed` … listed in docs/generated/conditions.md. */
+  /** One of src/model/condition.ts; of a newer daemon perhaps one that this version does not know. */
   readonly type: string;
   readonly active: boolean;
   /** One sentence for a person, with the fix where there is one. */

@@ -16,15 +16,22 @@ export interface TestHost extends LabHost {
   close(): Promise<void>;
 }
 
+export interface HostOptions extends Partial<DaemonOptions> {
+  readonly name?: string;
+  /** On the host before its daemon starts for the first time. */
+  readonly prepare?: (host: LabHost) => Promise<unknown>;
+}
+
 let swept: Promise<unknown> | null = null;
 
 /** A host whose daemon is ready. Close it in `afterAll`, or use {@link withHost}. */
-export async function openHost(options: Partial<DaemonOptions> & { readonly name?: string } = {}): Promise<TestHost> {
+export async function openHost({ prepare, ...options }: HostOptions = {}): Promise<TestHost> {
   swept ??= sweepLab();
   await swept;
   const lab = await createLab({ name: options.name ?? 'test', hosts: ['a'] });
   const host = testHost(lab);
   try {
+    await prepare?.(host);
     await host.daemon.start(options);
   } catch (error) {
     await lab.close();
@@ -34,10 +41,7 @@ export async function openHost(options: Partial<DaemonOptions> & { readonly name
 }
 
 /** Runs `fn` on a fresh host and removes it afterwards; a failure shows the end of the daemon's log. */
-export async function withHost<T>(
-  fn: (host: TestHost) => Promise<T>,
-  options: Partial<DaemonOptions> & { readonly name?: string } = {},
-): Promise<T> {
+export async function withHost<T>(fn: (host: TestHost) => Promise<T>, options: HostOptions = {}): Promise<T> {
   const host = await openHost(options);
   try {
     return await fn(host);

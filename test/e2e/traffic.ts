@@ -1,5 +1,5 @@
 /** Programs inside sandboxes that talk to each other: plain sockets, no retries. */
-import { type Background, type RunResult, runAt, startAt } from '../../src/lab/place.ts';
+import { type Background, type Place, type RunResult, runAt, startAt } from '../../src/lab/place.ts';
 import { eventually, type TestHost } from './harness.ts';
 
 export interface Inside {
@@ -8,6 +8,8 @@ export interface Inside {
   readonly ipv4: string | undefined;
   readonly ipv6: string | undefined;
   readonly netnsPath: string;
+  /** Where its programs run. */
+  readonly place: Required<Place>;
   exec(command: string | readonly string[], timeoutMs?: number): Promise<RunResult>;
   /** A TCP and UDP server on all addresses that answers every datagram, and every line of a connection, with the sandbox's name. */
   serve(...ports: number[]): Promise<Background>;
@@ -95,6 +97,7 @@ export async function inside(host: TestHost, name: string): Promise<Inside> {
     ipv4: addresses.find((address) => !address.includes(':')),
     ipv6: addresses.find((address) => address.includes(':')),
     netnsPath: place.netnsPath,
+    place,
     exec,
     async serve(...ports) {
       const server = startAt(place, [PYTHON, '-c', SERVER, name, ...ports.map(String)]);

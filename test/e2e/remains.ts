@@ -1,0 +1,85 @@
+/** Everything that a host's daemon keeps, in the kernel and in its store, as sorted lines to compare: what is there after that was not before leaked. */
+import { readdirSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { expect } from 'vitest';
+import { FLOW_MAPS } from '../../src/balancer/maps/layout.ts';
+import { closeFd, mapEntries, mapInfo, objectGet } from '../../src/kernel/bpf/bpf.ts';
+import { eventually, type TestHost } from './harness.ts';
+
+export type Remains = Readonly<Record<string, readonly string[]>>;
+
+/** Map entries that count or remember, and so may stay: numbers that were given stay given. */
+const COUNTING = /stat|count|drop|layout|stage/;
+
+export async function remains(host: TestHost): Promise<Remains> {
+  const lines = async (command: string): Promise<string[]> =>
+    (await host.must(command)).split('\n').filter((line) => line.trim() !== '');
+  return {
+    links: (await lines('ip -o link')).map((line) => line.replace(/^\d+: /, '').split(/[:@]/)[0]!).sort(),
+    addresses: (await lines('ip -o addr')).map((line) =>
+      line
+        .replace(/^\d+: /, '')
+        .split(/\s+/)
+        .slice(0, 4)
+        .join(' '),
+    ),
+    routes: await lines('ip -4 route; ip -6 route'),
+    neighbours: await lines('ip neigh show nud permanent'),
+    fdb: await lines('bridge fdb show | grep -v " self permanent" | grep -v "^eth0 " || true'),
+    nft: (await lines('nft -s list ruleset')).map((line) => line.replace(/packets \d+ bytes \d+/, '')),
+    namespaces: readdirSync(join(host.runDir, 'netns')).sort(),
+    sandboxes: readdirSync(join(host.runDir, 'sandbox')).sort(),
+    cgroups: folders(join(host.cgroupRoot, `sluice-${host.instance}`)),
+    mounts: await lines(`grep -F '${host.runDir}' /proc/self/mountinfo | cut -d' ' -f5 | sort`),
+    ...pins(host.bpffs),
+    store: storeKeys(join(host.stateDir, 'sluice.db')),
+  };
+}
+
+/** Waits until the host holds just what `before` says, and names what it has beside or lacks when it does not. */
+export async function expectRemains(host: TestHost, before: Remains, limitMs = 15_000): Promise<void> {
+  await eventually(async () => expect(await remains(host)).toEqual(before), limitMs, 250);
+}
+
+function folders(root: string): string[] {
+  return readdirSync(root, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map((entry) => relative(root, join(entry.parentPath, entry.name)))
+    .sort();
+}
+
+/** Names of all pins, and the keys of every configuration map. */
+function pins(root: string): Record<string, string[]> {
+  const all = readdirSync(root, { recursive: true, withFileTypes: true }).filter((entry) => !entry.isDirectory());
+  const paths = all
+    .map((entry) => relative(root, join(entry.parentPath, entry.name)))
+    .filter((name) => name.includes('/'));
+  const entries: string[] = [];
+  for (const path of paths.filter((name) => name.includes('/maps/'))) {
+    const fd = objectGet(join(root, path));
+    if (fd === null) continue;
+    try {
+      const { name } = mapInfo(fd);
+      if (FLOW_MAPS.has(name) || COUNTING.test(name)) continue;
+      for (const [key, value] of mapEntries(fd)) {
+        // In an array every index is there.
+        if (value.some((byte) => byte !== 0)) entries.push(`${name} ${key.toString('hex')}`);
+      }
+    } finally {
+      closeFd(fd);
+    }
+  }
+  return { pins: paths.sort(), 'map entries': entries.sort() };
+}
+
+/** Keys of the store, less the numbers that were given once and stay given. */
+function storeKeys(path: string): string[] {
+  const db = new DatabaseSync(path, { readOnly: true });
+  try {
+    const rows = db.prepare('SELECT key FROM entries ORDER BY key').all() as { key: string }[];
+    return rows.map(({ key }) => key).filter((key) => !/^local\/[^/]+\/counter\/|^poolspace\/|^reference\//.test(key));
+  } finally {
+    db.close();
+  }
+}
