@@ -150,8 +150,11 @@ export interface Netlink extends Disposable {
   setLink(link: number, change: LinkChange): void;
   /** `ip link del`; absent succeeds. */
   removeLink(link: number): void;
-  /** `ip link del group N` */
-  removeGroup(group: number): void;
+  /**
+   * The same for many, in one go and off the event loop: `ip link set dev … group N` for each, `ip link del group N`. The kernel is done
+   * with their names when it begins, with the links when it resolves.
+   */
+  removeLinks(links: readonly number[]): Promise<void>;
   addresses(link?: number): Address[];
   /** `ip addr replace`; `nodad` skips duplicate detection. */
   ensureAddress(link: number, cidr: string, options?: { readonly nodad?: boolean }): void;

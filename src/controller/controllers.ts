@@ -125,6 +125,7 @@ export class Controllers {
     const { world, tracker, clock, logger, kernel } = this.#context;
     tracker.load(this.#options.statuses);
     await this.#services.load();
+    await this.#views.load();
     await world.start();
     world.onChange((kind, id, now, before) => this.#changed(kind, id, now, before));
     tracker.onChange((kind, id, state, before) =>
@@ -361,7 +362,7 @@ export class Controllers {
       loops: this.#loops,
       peers: { loop: this.#peerLoop, controller: this.#peers },
       ipams: this.#options.ipams,
-      prune: () => prune(this.#context, this.#services, this.#options.drivers),
+      prune: () => prune(this.#context, this.#services, this.#views, this.#options.drivers),
     })
       .catch((error) =>
         this.#context.logger.error(

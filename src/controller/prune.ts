@@ -5,11 +5,13 @@ import { hasBulkDelete, hasInventory, type NetworkDriver } from '../contracts/dr
 import { isId } from '../model/id.ts';
 import { type Context, netnsPath, sandboxDir } from './context.ts';
 import type { ServiceController } from './service/service.ts';
+import type { Views } from './view.ts';
 
 /** Returns what was removed, in words. */
 export async function prune(
   context: Context,
   services: ServiceController,
+  views: Views,
   drivers: readonly NetworkDriver[],
 ): Promise<string[]> {
   const { world, dataplane } = context;
@@ -48,6 +50,8 @@ export async function prune(
     sets,
   });
   if (count > 0) removed.push(`${count} entries of the data plane`);
+  await services.collect();
+  await views.collect();
   return removed;
 }
 

@@ -10,10 +10,15 @@ export interface View {
   readonly networks: readonly string[];
 }
 
+/** The key of the view without networks. */
+const EMPTY = 'empty';
+
 export class Views {
   readonly #context: Context;
   readonly #views = new Map<string, View>();
   readonly #bySandbox = new Map<string, string>();
+  /** Keys that may have a number and no user. */
+  #unused = new Set<string>();
   readonly #fill: (view: View) => Promise<void>;
   readonly #drop: (view: View) => void;
 
@@ -22,6 +27,17 @@ export class Views {
     this.#context = context;
     this.#fill = hooks.fill;
     this.#drop = hooks.drop;
+  }
+
+  async load(): Promise<void> {
+    this.#unused = new Set((await this.#context.desired.numbers.all('view')).keys());
+  }
+
+  /** Gives the numbers of views back that nobody uses, once everybody who may is known. */
+  async collect(): Promise<void> {
+    const unused = [...this.#unused].filter((key) => !this.#views.has(key === EMPTY ? '' : key));
+    this.#unused.clear();
+    for (const key of unused) await this.#context.desired.numbers.release('view', key);
   }
 
   all(): View[] {
@@ -46,7 +62,7 @@ export class Views {
     const key = networks.join(',');
     const known = this.#views.get(key);
     if (known) return known;
-    const view: View = { number: await desired.numbers.allocate('view', key || 'empty'), networks };
+    const view: View = { number: await desired.numbers.allocate('view', key || EMPTY), networks };
     this.#views.set(key, view);
     await this.#fill(view);
     return view;
@@ -61,7 +77,8 @@ export class Views {
     if ([...this.#bySandbox.values()].includes(before)) return;
     const unused = this.#views.get(before);
     this.#views.delete(before);
-    // Its number stays with its key: the same set of networks gets the same number again.
-    if (unused) this.#drop(unused);
+    if (!unused) return;
+    this.#drop(unused);
+    this.#unused.add(before || EMPTY);
   }
 }

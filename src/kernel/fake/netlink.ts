@@ -137,9 +137,8 @@ export class FakeNetlink implements Netlink {
     this.#space.remove(link);
   }
 
-  removeGroup(group: number): void {
-    if (group === 0) throw new SluiceError('request.invalid', 'group 0 is that of all other links', { group });
-    for (const link of [...this.#space.links.values()]) if (link.group === group) this.removeLink(link.ifindex);
+  async removeLinks(links: readonly number[]): Promise<void> {
+    for (const link of links) this.removeLink(link);
   }
 
   addresses(link?: number): Address[] {

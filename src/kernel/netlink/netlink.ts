@@ -17,11 +17,13 @@ import type { NetlinkSocket } from './socket.ts';
 
 export class RouteNetlink implements Netlink {
   readonly #open: () => NetlinkSocket;
+  readonly #aside: () => NetlinkSocket;
   readonly #close: () => void;
 
-  /** `open` gives the socket of the moment: it may be closed between two calls, and is then opened anew. */
-  constructor(open: () => NetlinkSocket, close: () => void) {
+  /** `open` gives the socket of the moment: it may be closed between two calls, and is then opened anew. `aside`: a new one, the caller's. */
+  constructor(open: () => NetlinkSocket, aside: () => NetlinkSocket, close: () => void) {
     this.#open = open;
+    this.#aside = aside;
     this.#close = close;
   }
 
@@ -32,7 +34,7 @@ export class RouteNetlink implements Netlink {
   ensureVxlan = (name: string, options: VxlanOptions) => links.ensureVxlan(this.#open(), name, options);
   setLink = (link: number, change: LinkChange) => links.setLink(this.#open(), link, change);
   removeLink = (link: number) => links.removeLink(this.#open(), link);
-  removeGroup = (group: number) => links.removeGroup(this.#open(), group);
+  removeLinks = (doomed: readonly number[]) => links.removeLinks(this.#open(), this.#aside, doomed);
   addresses = (link?: number) => listAddresses(this.#open(), link);
   ensureAddress = (link: number, cidr: string, options: { readonly nodad?: boolean } = {}) =>
     ensureAddress(this.#open(), link, cidr, options.nodad);

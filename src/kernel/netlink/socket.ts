@@ -3,7 +3,7 @@
  * synchronous and needs no event loop. Extended acknowledgements and strict dumps are on.
  */
 import type { SluiceError } from '../../errors.ts';
-import { kernelErrors, timed } from '../../metrics.ts';
+import { kernelErrors, kernelOps, timed } from '../../metrics.ts';
 import { check, errnoOf, kernelError, lastErrno, libc, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET } from '../libc.ts';
 import {
   askAcknowledgement,
@@ -29,6 +29,7 @@ const MSG_DONTWAIT = 0x40;
 const MSG_TRUNC = 0x20;
 const ENOENT = 2;
 const EINTR = 4;
+const EIO = 5;
 const EBADF = 9;
 const EAGAIN = 11;
 const ENODEV = 19;
@@ -78,6 +79,14 @@ export function openNetlink(protocol: number, rcvbuf: number): number {
   }
 }
 
+/** Sends on a thread of the pool; what sendto(2) returned. The reason of a failure stays with that thread. */
+function sendLater(fd: number, data: Buffer): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const told = (error: Error | null, sent: number | bigint): void => (error ? reject(error) : resolve(Number(sent)));
+    libc.sendto.async(fd, data, data.length, 0, NETLINK_ADDRESS, NETLINK_ADDRESS.length, told);
+  });
+}
+
 export class NetlinkSocket implements Disposable {
   readonly #fd: number;
   readonly #subsystem: string;
@@ -100,6 +109,24 @@ export class NetlinkSocket implements Disposable {
   /** One removal; what is absent by one of these errno is removed. */
   remove(request: Request, absent: readonly number[]): void {
     this.#only(request, absent);
+  }
+
+  /** One removal that takes long, off the event loop. The socket serves nothing else until it is done. */
+  async removeLater({ type, flags, payload, what }: Request, absent: readonly number[]): Promise<void> {
+    const seq = this.#seq++;
+    const data = frame(type, flags | NLM_F.ACK, seq, payload);
+    const op = { subsystem: this.#subsystem, op: 'change-later' };
+    const start = performance.now();
+    try {
+      if ((await sendLater(this.#fd, data)) < 0) throw kernelError(EIO, what, 'the request could not be sent');
+      const [error] = this.#answers(seq, [{ type, flags, payload, what }]);
+      if (error && !absent.includes(errnoOf(error))) throw error;
+    } catch (error) {
+      kernelErrors.inc(op);
+      throw error;
+    } finally {
+      kernelOps.observe(op, (performance.now() - start) / 1_000);
+    }
   }
 
   /** Many changes, as few sends as fit; an entry is null where the change succeeded. Later ones are done although an earlier one failed. */
