@@ -9,7 +9,7 @@ import { tree } from '../src/cli/tree.ts';
 import { systemClock } from '../src/clock.ts';
 import { ERROR_CODES } from '../src/errors.ts';
 import { createLogger } from '../src/log.ts';
-import { CONDITIONS } from '../src/model/condition.ts';
+import { CONDITIONS } from '../src/model/object.ts';
 import { cliReference } from './cli.ts';
 
 const folder = join(import.meta.dirname, 'generated');
@@ -78,7 +78,7 @@ export function conditionReference(): string {
     '# Conditions',
     '',
     'What `inspect` and `status` show under `conditions`: a type, whether it is active, one sentence with the fix where there is one, since',
-    'when, and how often it became active. Made from src/model/condition.ts.',
+    'when, and how often it became active. Made from src/model/object.ts.',
     '',
     '| condition | meaning |',
     '|---|---|',

@@ -5,8 +5,7 @@
 import type { Clock } from '../clock.ts';
 import type { SluiceError } from '../errors.ts';
 import { repairs } from '../metrics.ts';
-import type { ConditionType } from '../model/condition.ts';
-import type { Condition, Kind, Obj, State, Status } from '../model/object.ts';
+import type { Condition, ConditionType, Kind, Obj, State, Status } from '../model/object.ts';
 
 export interface StatusSink {
   set(status: Status): Promise<void>;
