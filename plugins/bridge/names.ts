@@ -1,6 +1,7 @@
 /** Names and options of the bridge driver: pure. */
 import type { DriverNetwork } from '../../src/contracts/driver.ts';
 import { SluiceError } from '../../src/errors.ts';
+import { bridgeOf } from '../../src/model/mark.ts';
 
 /** IFNAMSIZ less the closing zero. */
 const IFNAME_LENGTH_MAX = 15;
@@ -40,4 +41,4 @@ export function parseOptions(options: Readonly<Record<string, string>>): BridgeS
 }
 
 export const bridgeName = (network: DriverNetwork): string =>
-  parseOptions(network.options).ifname ?? `sl${network.id.slice(0, 12)}`;
+  parseOptions(network.options).ifname ?? bridgeOf(network.id);

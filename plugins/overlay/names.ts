@@ -2,6 +2,7 @@
 import type { DriverNetwork } from '../../src/contracts/driver.ts';
 import type { VxlanDf } from '../../src/contracts/kernel.ts';
 import { SluiceError } from '../../src/errors.ts';
+import { bridgeOf } from '../../src/model/mark.ts';
 
 export interface OverlaySettings {
   /** `-o icc=false`: endpoints of the network on one host cannot reach each other. */
@@ -39,5 +40,5 @@ export function parseOptions(options: Readonly<Record<string, string>>): Overlay
   return { icc: options.icc !== 'false', df: (options['vxlan.df'] ?? 'unset') as VxlanDf };
 }
 
-export const bridgeName = ({ id }: Pick<DriverNetwork, 'id'>): string => `sl${id.slice(0, 12)}`;
+export const bridgeName = ({ id }: Pick<DriverNetwork, 'id'>): string => bridgeOf(id);
 export const vxlanName = ({ id }: Pick<DriverNetwork, 'id'>): string => `sx${id.slice(0, 12)}`;

@@ -4,6 +4,7 @@
  */
 import type { IpamDriver } from '../contracts/driver.ts';
 import { repairs } from '../metrics.ts';
+import { bridgeOf } from '../model/mark.ts';
 import type { Context } from './context.ts';
 import type { Firewall } from './firewall/firewall.ts';
 import type { Blocker } from './firewall/forward.ts';
@@ -76,9 +77,12 @@ export async function auditFirewall({ world, tracker, logger }: Context, firewal
   const amiss = await firewall.sync();
   if (amiss.length > 0) logger.warn({ amiss }, 'repaired');
   const drops = firewall.foreignDrops();
-  const joined = world.joined();
-  const underlay = joined.length > 0 ? firewall.underlayDrops() : [];
-  for (const id of joined) await reportUnderlay(tracker, id, underlay);
+  const global = [...world.networks.values()].filter(({ spec, removing }) => spec.scope === 'global' && !removing);
+  const underlay = global.length > 0 ? firewall.underlayDrops() : [];
+  for (const { id } of global) {
+    await reportUnderlay(tracker, id, underlay);
+    if (!firewall.interfaces.has(id)) await reportBlockers(tracker, id, drops(bridgeOf(id)));
+  }
   for (const [id, { ifname }] of firewall.interfaces) {
     if (!world.networks.has(id)) continue;
     await tracker.repaired('network', id, amiss);

@@ -65,7 +65,7 @@ export class Controllers {
     this.#options = options;
     this.#context = options.context;
     const { context } = options;
-    this.#firewall = new Firewall(context, { manageDockerUser: options.manageDockerUser });
+    this.#firewall = new Firewall(context, options);
     this.#spaces = new Spaces(context);
     this.#services = new ServiceController(context, this.#spaces);
     this.#names = new NameController(context);

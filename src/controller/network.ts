@@ -2,7 +2,7 @@
 import type { NetworkDriver, NetworkResult, Underlay } from '../contracts/driver.ts';
 import { SluiceError } from '../errors.ts';
 import { fault } from '../fault.ts';
-import { NETWORK_SLOTS_MAX } from '../model/mark.ts';
+import { bridgeOf, NETWORK_SLOTS_MAX } from '../model/mark.ts';
 import type { Network } from '../model/network.ts';
 import { reportBlockers, reportUnderlay } from './audit.ts';
 import { type Context, driverNetwork } from './context.ts';
@@ -102,6 +102,9 @@ export class NetworkController {
       if (slot !== undefined) removePath(kernel.host.netlink, slot);
     }
     this.#guard();
+    // Before it is ready, so that whoever made it is told; from then on the audit looks.
+    if (!tracker.isReady('network', network.id))
+      await reportBlockers(tracker, network.id, this.#firewall.foreignDrops()(bridgeOf(network.id)));
     await this.#reportUnderlay(network);
     await tracker.ready(network, {});
     if (ifindex !== undefined) this.#onTunnel(network.id);
@@ -130,7 +133,7 @@ export class NetworkController {
       names.length > 0,
       names.length > 0 ? `networks cross hosts unencrypted: ${names.join(', ')}` : '',
     );
-    await reportUnderlay(tracker, network.id, this.#takesPart(network) ? this.#firewall.underlayDrops() : []);
+    await reportUnderlay(tracker, network.id, this.#firewall.underlayDrops());
   }
 
   async #remove(network: Network): Promise<void> {

@@ -25,6 +25,9 @@ export function parseMark(instance: string, alias: string): Mark | null {
   return { what, id, network };
 }
 
+/** How the bridge of a network is called, but one that was given a name by `-o bridge.name`. */
+export const bridgeOf = (networkId: string): string => `sl${networkId.slice(0, 12)}`;
+
 /**
  * The bits of the packet and conntrack marks that say from which of this host's global networks something comes; all other bits are left
  * as they are. A network's slot there is also the number of its conntrack zone and of its routing table.

@@ -119,13 +119,48 @@ describe('an overlay on one host', () => {
     await host.cli('network', 'rm', 'kept');
   });
 
+  test.each([
+    ['is heard where that is allowed', true, ['-o', 'spoof=allow']],
+    ['is not heard, and the neighbour is', false, []],
+  ])("who takes a neighbour's MAC and address %s", async (_, isHeard, flags) => {
+    await host.cli('network', 'create', '--driver', 'overlay', '--subnet', '10.71.0.0/24', ...flags, 'shy');
+    const [a, b, c] = [
+      await sandbox(host, 'a', '--network', 'shy'),
+      await sandbox(host, 'b', '--network', 'shy'),
+      await sandbox(host, 'c', '--network', 'shy'),
+    ];
+    const macOf = async (box: typeof a) =>
+      /link\/ether (\S+)/.exec((await box.exec('ip -o link show eth0')).stdout)![1]!;
+    const listening = c.python(`import socket
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.bind(("0.0.0.0",9999)); print("ready",flush=True)
+while True: print(s.recvfrom(100),flush=True)`);
+    await eventually(() => listening.output().includes('ready'));
+    await a.exec(
+      [
+        `ip link set eth0 down; ip link set eth0 address ${await macOf(b)}; ip link set eth0 up`,
+        `ip addr add ${b.ipv4}/24 dev eth0`,
+        `ip neigh replace ${c.ipv4} lladdr ${await macOf(c)} dev eth0 nud permanent`,
+      ].join('; '),
+    );
+    const say = (text: string) => `import socket
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.bind(("${b.ipv4}",0)); s.sendto(b"${text}",("${c.ipv4}",9999))`;
+    for (let n = 0; n < 3; n++) await a.exec(['/usr/bin/python3', '-c', say('the thief')]);
+    await b.exec(['/usr/bin/python3', '-c', say('the neighbour')]);
+    await eventually(() => listening.output().includes('the neighbour'));
+    expect(listening.output().includes('the thief')).toBe(isHeard);
+    expect(await c.ping(b.ipv4!)).toBe(true);
+    await host.cli('sandbox', 'rm', '--force', 'a', 'b', 'c');
+    await host.cli('network', 'rm', 'shy');
+  });
+
   test('an input chain that drops the VXLAN port is told with the way out', async () => {
     await host.must(
       `nft 'table inet fw { chain input { type filter hook input priority 0; policy drop; ct state established accept; iifname "lo" accept; }; }'`,
     );
-    await host.cli('network', 'create', '--driver', 'overlay', 'shut');
+    const created = await host.sluice(['network', 'create', '--driver', 'overlay', 'shut']);
+    expect(created).toMatchObject({ code: 0, stderr: expect.stringContaining('UnderlayBlocked') });
     const made = await host.sluice(['sandbox', 'create', '--network', 'shut', 'a']);
-    expect(made.code).toBe(0);
+    expect(made).toMatchObject({ code: 0, stderr: expect.stringContaining('UnderlayBlocked') });
     const { conditions } = (await inspect('shut')).status;
     const blocked = conditions.find(({ type }) => type === 'UnderlayBlocked');
     expect(blocked).toMatchObject({ active: true, message: expect.stringContaining('udp dport 4789 accept') });

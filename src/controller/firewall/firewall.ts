@@ -5,7 +5,9 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Underlay } from '../../contracts/driver.ts';
 import type { Nft } from '../../contracts/kernel.ts';
+import { isSluiceError } from '../../errors.ts';
 import { policyTable } from '../../model/mark.ts';
 import type { NetworkSpec } from '../../model/network.ts';
 import type { Context } from '../context.ts';
@@ -32,9 +34,14 @@ export class Firewall {
   #open = false;
 
   readonly #manageDockerUser: boolean;
+  readonly #underlay: () => Underlay;
 
-  constructor(context: Context, { manageDockerUser = false }: { readonly manageDockerUser?: boolean } = {}) {
+  constructor(
+    context: Context,
+    { underlay, manageDockerUser = false }: { readonly underlay: () => Underlay; readonly manageDockerUser?: boolean },
+  ) {
     this.#context = context;
+    this.#underlay = underlay;
     this.#manageDockerUser = manageDockerUser;
     this.#nft = context.kernel.nft();
     this.#guard = new Guard(this.#nft, context.instance);
@@ -127,8 +134,15 @@ export class Firewall {
 
   /** Chains of others that keep the packets of other nodes from the VXLAN port. */
   underlayDrops(): Blocker[] {
-    if (!this.#vxlan) return [];
-    const { ifname, port } = this.#vxlan.underlay;
+    let underlay: Underlay;
+    try {
+      underlay = this.#underlay();
+    } catch (error) {
+      // Without an underlay nothing is kept from it; the networks say what is wrong themselves.
+      if (isSluiceError(error, 'network.underlay')) return [];
+      throw error;
+    }
+    const { ifname, port } = underlay;
     return findBlockers(this.#nft.list('ruleset') ?? [], { hook: 'input', ifname, udpPort: port }, isOurs);
   }
 
