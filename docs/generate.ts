@@ -45,6 +45,7 @@ function openApi(): Document {
   const app = createApi({
     desired: nothing,
     store: nothing,
+    live: nothing,
     clock: systemClock,
     node: 'node',
     logger,

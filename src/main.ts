@@ -11,6 +11,9 @@ import { create as createBridge } from '../plugins/bridge/bridge.ts';
 import { create as createHost } from '../plugins/host/host.ts';
 import { create as createNone } from '../plugins/none/none.ts';
 import { create as createOverlay } from '../plugins/overlay/overlay.ts';
+import { createAbsentRuntime } from '../runtime/absent.ts';
+import { createImages } from '../runtime/image/images.ts';
+import { createStreams } from './api/container/stream.ts';
 import { Scrape } from './api/metrics.ts';
 import { createApi, createMetricsApp, serve, serveTcp } from './api/server.ts';
 import { createEbpfDataplane } from './balancer/ebpf.ts';
@@ -117,7 +120,22 @@ async function main(): Promise<void> {
     const nodes = (await store.list<Node>(objectPrefix('node'))).items;
     return [...new Set([...own, ...nodes.flatMap(({ value }) => value.spec.hostRoutes)])];
   };
-  const desired = createDesired({ store, clock, node: config.node, drivers: registryOfDrivers, ipams, hostPrefixes });
+  const images = createImages({
+    dir: join(config.stateDir, 'images'),
+    clock,
+    logger,
+    workerFile: join(import.meta.dirname, '..', 'runtime', 'image', 'layer', 'worker.js'),
+  });
+  const runtime = createAbsentRuntime('this build has no container engine');
+  const desired = createDesired({
+    store,
+    clock,
+    node: config.node,
+    drivers: registryOfDrivers,
+    ipams,
+    images,
+    hostPrefixes,
+  });
   await raiseFloors(desired, dataplane);
   await desired.networks.ensureBuiltin();
 
@@ -127,10 +145,13 @@ async function main(): Promise<void> {
     instance: config.instance,
     node: config.node,
     runDir: config.runDir,
+    stateDir: config.stateDir,
     cgroupBase,
     kernel,
     dataplane,
     names,
+    runtime,
+    images,
     desired,
     drivers: registryOfDrivers,
     world,
@@ -162,7 +183,10 @@ async function main(): Promise<void> {
   const startedAt = new Date(clock.now()).toISOString();
   const scrape = new Scrape({ registry, clock, logger });
   scrape.add('dataplane', () => collectCounters(world, tracker, dataplane));
+  const { live } = controllers;
+  const streams = createStreams({ desired, live, clock, logger, signal: ending.signal });
   const app = createApi({
+    live,
     desired: { ...desired, statuses: liveStatuses(desired.statuses, dataplane) },
     store,
     clock,
@@ -182,7 +206,7 @@ async function main(): Promise<void> {
       }),
     },
   });
-  const listeners = [await serve(app, { socket: config.socket, group: config.socketGroup, clock, logger })];
+  const listeners = [await serve(app, { socket: config.socket, group: config.socketGroup, clock, logger, streams })];
   if (config.metricsListen)
     listeners.push(
       await serveTcp(createMetricsApp({ metrics: scrape, logger }), config.metricsListen, { clock, logger }),
@@ -212,6 +236,8 @@ async function main(): Promise<void> {
     await Promise.all(listeners.map((listener) => listener.close()));
     registration.stop();
     await controllers.stop();
+    await runtime.close();
+    await images.close();
     await names.close();
     dataplane.close();
     await store.close();

@@ -3,6 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import { type OpenAPIHono, z } from '@hono/zod-openapi';
 import type { Context } from 'hono';
 import type { Clock } from '../clock.ts';
+import type { LiveContainers } from '../contracts/live.ts';
 import type { Store } from '../contracts/store.ts';
 import type { Desired } from '../desired/desired.ts';
 import type { Logger } from '../log.ts';
@@ -19,11 +20,17 @@ export interface DesiredState {
   readonly sandboxes: Pick<Desired['sandboxes'], 'put' | 'get' | 'list' | 'remove'>;
   readonly endpoints: Pick<Desired['endpoints'], 'connect' | 'disconnect' | 'get' | 'list'>;
   readonly services: Pick<Desired['services'], 'put' | 'update' | 'get' | 'list' | 'remove'>;
+  readonly containers: Pick<
+    Desired['containers'],
+    'put' | 'get' | 'list' | 'remove' | 'start' | 'stop' | 'restart' | 'rename'
+  >;
+  readonly volumes: Pick<Desired['volumes'], 'put' | 'get' | 'list' | 'remove' | 'prune'>;
   readonly statuses: Pick<Desired['statuses'], 'view'>;
 }
 
 export interface ApiOptions {
   readonly desired: DesiredState;
+  readonly live: LiveContainers;
   readonly store: Store;
   readonly clock: Clock;
   /** The node whose statuses are shown and waited for. */

@@ -48,6 +48,15 @@ export const WAIT_CODES = [
   'kernel.notfound',
 ] as const satisfies readonly ErrorCode[];
 
+/** Codes of containers: the image is gone, or the OCI runtime could not. */
+export const RUN_CODES = [
+  'image.notfound',
+  'runtime.notfound',
+  'runtime.notexecutable',
+  'runtime.failed',
+  'runtime.missing',
+] as const satisfies readonly ErrorCode[];
+
 function errorSchema(codes: readonly ErrorCode[]) {
   return z.strictObject({
     code: z.enum(codes),

@@ -30,6 +30,8 @@ export function describeApi(app: ApiApp, version: string) {
       { name: 'sandboxes', description: 'Network namespaces and their attachment to networks.' },
       { name: 'endpoints', description: 'A sandbox on a network. Read only.' },
       { name: 'services', description: 'Names and addresses balanced over backends.' },
+      { name: 'containers', description: 'Images run as process trees in sandboxes of their own.' },
+      { name: 'volumes', description: 'Directories that outlive the containers which mount them.' },
       { name: 'system' },
     ],
   });

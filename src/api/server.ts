@@ -13,6 +13,10 @@ import { SluiceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { apiRequests } from '../metrics.ts';
 import { clusterTopic, nodeTopic } from '../model/keys.ts';
+import { containers } from './container/containers.ts';
+import { live } from './container/live.ts';
+import type { StreamServer } from './container/stream.ts';
+import { volumes } from './container/volumes.ts';
 import { type Api, type ApiApp, type ApiEnv, type ApiOptions, parseDuration, WAIT_MS_MAX } from './context.ts';
 import { endpoints } from './endpoints.ts';
 import { errorHandler, errorResponse, notFoundHandler, refuseInvalid } from './errors.ts';
@@ -100,7 +104,8 @@ export function createApi(options: ApiOptions): ApiApp {
       },
     }),
   );
-  for (const register of [networks, sandboxes, endpoints, services, watch, system, metrics]) register(app, api);
+  for (const register of [networks, sandboxes, endpoints, services, containers, live, volumes, watch, system, metrics])
+    register(app, api);
   openapi(app, options.version);
   app.notFound(notFoundHandler(app.routes));
   return app;
@@ -124,6 +129,8 @@ export interface ListenOptions {
   readonly connectionsMax?: number;
   /** Milliseconds that `close` gives requests in flight. Default 5000. */
   readonly graceMs?: number;
+  /** Takes the connections that ask to become streams to processes. */
+  readonly streams?: StreamServer;
 }
 export interface ServeOptions extends ListenOptions {
   /** Path of the unix socket. */
@@ -161,7 +168,7 @@ function refuseConnection(error: NodeJS.ErrnoException, socket: Socket): void {
 }
 
 function httpServer(app: ApiApp, options: ListenOptions): Server {
-  const { headMsMax = 10_000, requestMsMax = 30_000, connectionsMax = 1024 } = options;
+  const { headMsMax = 10_000, requestMsMax = 30_000, connectionsMax = 1024, streams } = options;
   const refuse = (error: unknown): Response =>
     errorResponse(new SluiceError('request.invalid', `not a request: ${(error as Error).message}`));
   const server = createServer(
@@ -170,11 +177,13 @@ function httpServer(app: ApiApp, options: ListenOptions): Server {
       requestTimeout: requestMsMax,
       connectionsCheckingInterval: Math.max(50, Math.min(headMsMax, requestMsMax) / 4),
       requireHostHeader: false,
+      shouldUpgradeCallback: (request: IncomingMessage) => streams?.wants(request) ?? false,
     },
     getRequestListener(app.fetch, { hostname: 'localhost', errorHandler: refuse }),
   );
   server.maxConnections = connectionsMax;
   server.on('clientError', refuseConnection);
+  if (streams) server.on('upgrade', (request, socket, head) => streams.accept(request, socket, head));
   server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {
     const coded = new SluiceError('request.invalid', 'the header Expect may only ask for 100-continue');
     const body = JSON.stringify(coded);

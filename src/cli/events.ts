@@ -1,6 +1,7 @@
 /** `sluice events`: what changes, as it changes. */
 import type { Client } from '../client/client.ts';
 import type { ObjectChange, WatchMessage } from '../model/answer.ts';
+import type { ContainerDetail } from '../model/container.ts';
 import { shortId } from '../model/id.ts';
 import { KINDS, type Kind, type Obj, type Status } from '../model/object.ts';
 import { command, UsageError } from './command/command.ts';
@@ -61,11 +62,20 @@ export class Teller {
     const { error } = status;
     const notes = troubles(status).map(({ type, message }) => `${type}: ${message}`);
     const detail = [...(error ? [`${error.message} (${error.code})`] : []), ...notes].join('; ');
-    const state = `${status.state} ${detail}`;
+    const { action, why } = lifeOf(status);
+    const state = `${action} ${why} ${detail}`;
     if (known?.state === state) return null;
     if (known) known.state = state;
-    return { name: known?.name ?? '', action: status.state, detail, status };
+    return { name: known?.name ?? '', action, detail: [why, detail].filter(Boolean).join('; '), status };
   }
+}
+
+/** Of a container what its process does, of others the state. */
+function lifeOf({ kind, state, detail }: Status): { readonly action: string; readonly why: string } {
+  const { phase, exitCode, health } = detail as Partial<ContainerDetail>;
+  if (kind !== 'container' || phase === undefined || state === 'error') return { action: state, why: '' };
+  const ended = phase === 'exited' || phase === 'restarting';
+  return { action: phase, why: ended ? `exit status ${exitCode ?? 'unknown'}` : (health ?? '') };
 }
 
 const readKind: Reader<Kind> = (given) => {
@@ -75,8 +85,9 @@ const readKind: Reader<Kind> = (given) => {
 };
 
 async function objectsOf(client: Client): Promise<readonly Obj[]> {
-  const { networks, sandboxes, endpoints, services } = client;
-  return (await Promise.all([networks.list(), sandboxes.list(), endpoints.list(), services.list()])).flat();
+  const { networks, sandboxes, endpoints, services, containers, volumes } = client;
+  const lists = [networks, sandboxes, endpoints, services, containers, volumes].map((noun) => noun.list());
+  return (await Promise.all<readonly Obj[]>(lists)).flat();
 }
 
 export const events = command({

@@ -6,7 +6,7 @@ import { inspectEach } from './command/each.ts';
 import { one, type Reader, words } from './command/flag.ts';
 import { inspectFlags } from './print/listing.ts';
 
-const NOUNS = ['sandbox', 'service', 'network', 'endpoint'] as const;
+const NOUNS = ['container', 'sandbox', 'service', 'network', 'endpoint', 'volume'] as const;
 type Noun = (typeof NOUNS)[number];
 
 const readNoun: Reader<Noun> = (given) => {
@@ -24,10 +24,12 @@ export const inspect = command({
   async run(context, { format, type }, { object }) {
     const client = await context.client();
     const getters: Readonly<Record<Noun, (ref: string) => Promise<Obj>>> = {
+      container: client.containers.get,
       sandbox: client.sandboxes.get,
       service: client.services.get,
       network: client.networks.get,
       endpoint: client.endpoints.get,
+      volume: client.volumes.get,
     };
     const nouns = type ? [type] : NOUNS;
     const found = async (ref: string): Promise<readonly Obj[]> => {
@@ -39,7 +41,10 @@ export const inspect = command({
           }),
         ),
       );
-      const present = views.filter((view) => view !== null);
+      const known = views.filter((view) => view !== null);
+      // A container's sandbox bears its name and is a part of it.
+      const parts = known.flatMap(({ spec }) => (spec as { readonly sandbox?: string }).sandbox ?? []);
+      const present = known.filter(({ id }) => !parts.includes(id));
       if (present.length === 0)
         throw new SluiceError(
           'object.notfound',

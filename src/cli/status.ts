@@ -26,6 +26,7 @@ const PLURALS: Readonly<Record<Kind, string>> = {
   endpoint: 'Endpoints',
   service: 'Services',
   container: 'Containers',
+  volume: 'Volumes',
   node: 'Nodes',
 };
 

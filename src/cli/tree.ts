@@ -12,6 +12,43 @@ export const tree: Tree = {
     load: async () => (await import('./endpoint.ts')).endpoint,
   },
   service: { summary: 'Balanced services', load: async () => (await import('./service.ts')).service },
+  container: {
+    summary: 'Containers: images run in sandboxes of their own',
+    load: async () => (await import('./container/container.ts')).container,
+  },
+  volume: { summary: 'Volumes', load: async () => (await import('./container/volume.ts')).volume },
+  run: { summary: 'Run a program in a new container', load: async () => (await import('./container/run.ts')).run },
+  create: {
+    summary: 'Create a container without starting it',
+    load: async () => (await import('./container/run.ts')).create,
+  },
+  start: { summary: 'Start containers', load: async () => (await import('./container/life.ts')).start },
+  stop: { summary: 'Stop containers', load: async () => (await import('./container/life.ts')).stop },
+  restart: {
+    summary: 'Stop containers and start them again',
+    load: async () => (await import('./container/life.ts')).restart,
+  },
+  kill: { summary: 'Send a signal to containers', load: async () => (await import('./container/life.ts')).kill },
+  wait: { summary: 'Wait until containers have ended', load: async () => (await import('./container/life.ts')).wait },
+  ps: { summary: 'List containers', load: async () => (await import('./container/look.ts')).ps },
+  logs: { summary: 'What a container has written', load: async () => (await import('./container/look.ts')).logs },
+  exec: {
+    summary: 'Run a further program in a container',
+    load: async () => (await import('./container/reach.ts')).exec,
+  },
+  attach: {
+    summary: 'Attach to the first process of a container',
+    load: async () => (await import('./container/reach.ts')).attach,
+  },
+  top: { summary: 'Processes of a container', load: async () => (await import('./container/look.ts')).top },
+  stats: { summary: 'What containers use', load: async () => (await import('./container/stats.ts')).stats },
+  cp: {
+    summary: 'Copy files between a container and this machine',
+    load: async () => (await import('./container/cp.ts')).cp,
+  },
+  port: { summary: 'Published ports of a container', load: async () => (await import('./container/look.ts')).port },
+  rename: { summary: 'Give a container another name', load: async () => (await import('./container/life.ts')).rename },
+  rm: { summary: 'Remove containers', load: async () => (await import('./container/life.ts')).rm },
   inspect: {
     summary: 'All that is known of an object of any kind',
     load: async () => (await import('./inspect.ts')).inspect,

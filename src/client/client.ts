@@ -9,6 +9,9 @@
  */
 import { type Clock, systemClock } from '../clock.ts';
 import type { StatusAnswer, VersionAnswer, WatchMessage } from '../model/answer.ts';
+import type { ContainerRequest, VolumeRequest } from '../model/container/request.ts';
+import type { Volume } from '../model/container/volume.ts';
+import type { Container } from '../model/container.ts';
 import type { Endpoint } from '../model/endpoint.ts';
 import type { Network } from '../model/network.ts';
 import type { Kind } from '../model/object.ts';
@@ -23,6 +26,7 @@ import type {
 } from '../model/request.ts';
 import type { Sandbox } from '../model/sandbox.ts';
 import type { Service } from '../model/service.ts';
+import { type ContainerClient, containerClient, type VolumeClient, volumeClient } from './container/container.ts';
 import { type Caller, createCaller } from './http.ts';
 
 export interface ClientOptions {
@@ -83,6 +87,8 @@ export interface Client {
     update(ref: string, request: BackendsRequest, options?: WaitOptions): Promise<View<Service>>;
     remove(ref: string, options?: WaitOptions): Promise<View<Service>>;
   };
+  readonly containers: ContainerClient;
+  readonly volumes: VolumeClient;
   version(): Promise<VersionAnswer>;
   status(): Promise<StatusAnswer>;
   /** Prometheus text. */
@@ -143,6 +149,8 @@ export function createClient(options: ClientOptions = {}): Client {
       ...resource<View<Service>, ServiceRequest>(call, 'services'),
       update: (ref, body, { waitMs } = {}) => call.json('POST', at('services', ref, 'backends'), { waitMs, body }),
     },
+    containers: containerClient(call, resource<View<Container>, ContainerRequest>(call, 'containers'), clock),
+    volumes: volumeClient(call, resource<View<Volume>, VolumeRequest>(call, 'volumes')),
     version: () => call.json('GET', at('version')),
     status: () => call.json('GET', at('status')),
     metrics: () => call.text('GET', '/metrics'),

@@ -1,5 +1,6 @@
 /** One call on node:http, and how its failures become coded errors. */
 import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http';
+import type { Duplex } from 'node:stream';
 import type { Clock } from '../clock.ts';
 import { ERROR_CODES, type ErrorCode, SluiceError, toSluiceError } from '../errors.ts';
 
@@ -17,6 +18,8 @@ export interface Caller {
   text(method: string, path: string, options?: CallOptions): Promise<string>;
   /** The open answer, its head already judged. The time limit ends with the head. */
   open(method: string, path: string, options?: CallOptions): Promise<IncomingMessage>;
+  /** The connection, once the daemon has agreed to speak something else than HTTP on it. */
+  upgrade(path: string, protocol: string): Promise<{ readonly socket: Duplex; readonly head: Uint8Array }>;
 }
 
 /** A list of 100 000 objects has about 64 MiB. */
@@ -156,5 +159,17 @@ export function createCaller(where: string, timeoutMs: number, clock: Clock): Ca
       }),
     text: (method, path, options = {}) => within(method, path, options, readBody),
     open: (method, path, options = {}) => within(method, path, options, async (answer) => answer),
+    async upgrade(path, protocol) {
+      const { promise, resolve, reject } = Promise.withResolvers<{ socket: Duplex; head: Uint8Array }>();
+      const request = send('POST', path, { headers: { connection: 'Upgrade', upgrade: protocol } })
+        .on('upgrade', (_, socket, head) => resolve({ socket, head }))
+        .on('response', (answer) => {
+          readBody(answer).then((body) => reject(errorOf(answer.statusCode ?? 0, body)), reject);
+        })
+        .on('error', (error: NodeJS.ErrnoException) => reject(broken(host, error)));
+      const late = (): Error => new Error(`no answer to POST ${path} within ${timeoutMs / 1000} s`);
+      const timer = clock.after(timeoutMs, () => request.destroy(late()));
+      return promise.finally(() => timer.cancel());
+    },
   };
 }

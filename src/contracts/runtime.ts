@@ -95,7 +95,7 @@ export interface ContainerStats {
   readonly writeBytes: number;
 }
 
-/** Failures: `runtime.not_found` (127), `runtime.not_executable` (126), `runtime.*` with the OCI runtime's own words. */
+/** Failures: `runtime.notfound` (127), `runtime.notexecutable` (126), `runtime.*` with the OCI runtime's own words. */
 export interface Runtime {
   /** Writes the bundle and creates the container, its process not yet started. Replaces what an earlier generation left, logs kept. */
   create(plan: ContainerPlan): Promise<ContainerState>;

@@ -10,12 +10,12 @@ import type { Firewall } from './firewall/firewall.ts';
 import type { Blocker } from './firewall/forward.ts';
 import type { Loop } from './loop.ts';
 import type { PeerController } from './peer/peer.ts';
-import type { World } from './world.ts';
+import type { ReconciledKind, World } from './world.ts';
 
 export interface AuditParts {
   readonly context: Context;
   readonly firewall: Firewall;
-  readonly loops: Readonly<Record<'network' | 'sandbox' | 'endpoint' | 'service', Loop>>;
+  readonly loops: Readonly<Record<ReconciledKind, Loop>>;
   readonly peers: { readonly loop: Loop; readonly controller: PeerController };
   readonly ipams: ReadonlyMap<string, IpamDriver & { collect?(live: ReadonlySet<string>): Promise<number> }>;
   readonly prune: () => Promise<string[]>;
@@ -52,6 +52,8 @@ export async function audit({ context, firewall, loops, peers, ipams, prune }: A
   await inBatches(world.sandboxes.keys(), loops.sandbox);
   await inBatches(world.endpoints.keys(), loops.endpoint);
   await inBatches(world.services.keys(), loops.service);
+  await inBatches(world.volumes.keys(), loops.volume);
+  await inBatches(world.containers.keys(), loops.container);
   const removed = await prune();
   if (removed.length > 0) {
     logger.warn({ removed }, 'pruned');

@@ -2,8 +2,10 @@
 import type { Clock } from '../clock.ts';
 import type { Dataplane } from '../contracts/dataplane.ts';
 import type { DriverNetwork, NetworkDriver } from '../contracts/driver.ts';
+import type { Images } from '../contracts/image.ts';
 import type { Kernel } from '../contracts/kernel.ts';
 import type { NameServer } from '../contracts/names.ts';
+import type { Runtime } from '../contracts/runtime.ts';
 import type { Desired } from '../desired/desired.ts';
 import type { Logger } from '../log.ts';
 import type { Network } from '../model/network.ts';
@@ -15,11 +17,14 @@ export interface Context {
   readonly instance: string;
   readonly node: string;
   readonly runDir: string;
+  readonly stateDir: string;
   /** Absolute path of the cgroup below which the sandboxes' cgroups are made. */
   readonly cgroupBase: string;
   readonly kernel: Kernel;
   readonly dataplane: Dataplane;
   readonly names: NameServer;
+  readonly runtime: Runtime;
+  readonly images: Images;
   readonly desired: Desired;
   readonly drivers: { get(name: string): NetworkDriver };
   readonly world: World;
@@ -34,6 +39,9 @@ export const netnsPath = (context: Pick<Context, 'runDir'>, sandboxId: string): 
   `${context.runDir}/netns/${sandboxId}`;
 export const sandboxDir = (context: Pick<Context, 'runDir'>, sandboxId: string): string =>
   `${context.runDir}/sandbox/${sandboxId}`;
+/** Where the data of the local volume driver lies. */
+export const volumeDir = (context: Pick<Context, 'stateDir'>, name: string): string =>
+  `${context.stateDir}/volumes/${name}`;
 
 /** A network as its driver sees it. */
 export function driverNetwork(network: Network): DriverNetwork {

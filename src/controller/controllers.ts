@@ -2,13 +2,18 @@
 import type { Timer } from '../clock.ts';
 import type { IpamDriver, NetworkDriver, Underlay } from '../contracts/driver.ts';
 import type { LinkEvent, Monitor } from '../contracts/kernel.ts';
+import type { LiveContainers } from '../contracts/live.ts';
 import type { SluiceError } from '../errors.ts';
 import { toSluiceError } from '../errors.ts';
 import type { ComponentHealth } from '../model/answer.ts';
+import type { Container } from '../model/container.ts';
 import type { Endpoint, EndpointDetail } from '../model/endpoint.ts';
 import type { Obj, Status } from '../model/object.ts';
 import type { Service } from '../model/service.ts';
 import { audit, auditFirewall } from './audit.ts';
+import { ContainerController } from './container/container.ts';
+import { liveContainers } from './container/live.ts';
+import { VolumeController } from './container/volume.ts';
 import type { Context } from './context.ts';
 import { EndpointController } from './endpoint/endpoint.ts';
 import { Firewall } from './firewall/firewall.ts';
@@ -21,7 +26,7 @@ import { NameController } from './service/name.ts';
 import { ServiceController } from './service/service.ts';
 import { Spaces } from './spaces.ts';
 import { Views } from './view.ts';
-import type { WatchedKind } from './world.ts';
+import type { ReconciledKind, WatchedKind } from './world.ts';
 
 export interface ControllersOptions {
   readonly context: Context;
@@ -34,12 +39,12 @@ export interface ControllersOptions {
   readonly statuses: readonly Status[];
 }
 
-type ReconciledKind = Exclude<WatchedKind, 'node'>;
-
 /** How long names and balancing wait for endpoints at start, milliseconds: a hanging driver must not keep them back. */
 const START_WAIT_MS = 3_000;
 /** Endpoints in work at once: those that wait for their link to be deleted, in company, must not keep others back. */
 const ENDPOINTS_MAX = 512;
+/** Containers in work at once: a start keeps a processor busy. */
+const CONTAINERS_MAX = 16;
 /** How long what the kernel reports is gathered before it is looked at, milliseconds. */
 const NOTICED_MS = 250;
 
@@ -53,6 +58,8 @@ export class Controllers {
   readonly #services: ServiceController;
   readonly #names: NameController;
   readonly #peers: PeerController;
+  readonly #containers: ContainerController;
+  readonly live: LiveContainers;
   readonly #loops: Record<ReconciledKind, Loop>;
   readonly #peerLoop: Loop;
   #monitor: Monitor | undefined;
@@ -88,11 +95,19 @@ export class Controllers {
     });
     this.#sandboxes = new SandboxController(context, this.#spaces, this.#views);
     const endpoints = new EndpointController(context, this.#spaces, (endpoint) => this.#withdraw(endpoint));
+    this.#containers = new ContainerController(context, {
+      trigger: (id) => this.#loops.container.trigger(id),
+      placed: ({ spec }) => this.#touchSandbox(spec.sandbox),
+    });
+    this.live = liveContainers(context, this.#containers);
+    const volumes = new VolumeController(context);
     this.#loops = {
       network: this.#loop('network', (id) => networks.reconcile(id)),
       sandbox: this.#loop('sandbox', (id) => this.#sandboxes.reconcile(id)),
       endpoint: this.#loop('endpoint', (id) => endpoints.reconcile(id), ENDPOINTS_MAX),
       service: this.#loop('service', (id) => this.#services.reconcile(id)),
+      container: this.#loop('container', (id) => this.#containers.reconcile(id), CONTAINERS_MAX),
+      volume: this.#loop('volume', (id) => volumes.reconcile(id)),
     };
     this.#peerLoop = new Loop({
       name: 'peer',
@@ -100,6 +115,7 @@ export class Controllers {
       reconcile: (id) => this.#peers.reconcile(id),
       onError: (id, error, retryMs) => void this.#failed('network', id, error, retryMs),
     });
+    this.#containers.listen();
   }
 
   /** True once everything that was desired at start has been looked at. */
@@ -151,6 +167,9 @@ export class Controllers {
     for (const id of world.services.keys()) this.#loops.service.trigger(id);
     await this.#loops.service.idle();
     this.#names.open();
+    await this.#containers.adopt();
+    for (const id of world.volumes.keys()) this.#loops.volume.trigger(id);
+    for (const id of world.containers.keys()) this.#loops.container.trigger(id);
     this.#synced = true;
     logger.info(
       {
@@ -158,6 +177,7 @@ export class Controllers {
         sandboxes: world.sandboxes.size,
         endpoints: world.endpoints.size,
         services: world.services.size,
+        containers: world.containers.size,
       },
       'synced',
     );
@@ -188,6 +208,7 @@ export class Controllers {
     this.#movedTimer?.cancel();
     this.#context.world.stop();
     this.#monitor?.[Symbol.dispose]();
+    this.#containers.stop();
     await Promise.all([...Object.values(this.#loops), this.#peerLoop].map((loop) => loop.stop()));
     await this.#auditing;
     this.#spaces.closeAll();
@@ -223,6 +244,8 @@ export class Controllers {
       sandbox: world.sandboxes,
       endpoint: world.endpoints,
       service: world.services,
+      container: world.containers,
+      volume: world.volumes,
     };
     const object = objects[kind].get(id);
     try {
@@ -256,6 +279,13 @@ export class Controllers {
     else this.#loops[kind].forget(id);
     if (kind === 'service') this.#touch(((now ?? before) as Service).spec.network);
     if (kind === 'network' && now) this.#names.touch(id);
+    if (kind === 'sandbox' && now && before && now.name !== before.name) this.#touchSandbox(id);
+    if (kind === 'container') {
+      const { sandbox } = ((now ?? before) as Container).spec;
+      // Its sandbox goes after it.
+      if (!now) this.#loops.sandbox.trigger(sandbox);
+      this.#touchSandbox(sandbox);
+    }
     if (kind === 'network' && now) for (const endpoint of world.endpointsOfNetwork(id)) this.#touchEndpoint(endpoint);
   }
 
@@ -283,13 +313,26 @@ export class Controllers {
     if (kind === 'network' && ready) {
       for (const endpoint of world.endpointsOfNetwork(id)) this.#loops.endpoint.trigger(endpoint.id);
     }
-    if (kind === 'sandbox' && ready)
+    if (kind === 'sandbox' && ready) {
       for (const endpoint of world.endpointsOfSandbox(id)) this.#loops.endpoint.trigger(endpoint.id);
+      this.#triggerContainer(id);
+    }
+    if (kind === 'endpoint' && ready) this.#triggerContainer(world.endpoints.get(id)?.spec.sandbox);
     if ((kind === 'endpoint' || kind === 'service') && network) this.#touch(network);
   }
 
   #touchEndpoint(endpoint: Endpoint): void {
     this.#loops.endpoint.trigger(endpoint.id);
+  }
+
+  #triggerContainer(sandboxId = ''): void {
+    const container = this.#context.world.containerOfSandbox(sandboxId);
+    if (container) this.#loops.container.trigger(container.id);
+  }
+
+  /** What is told of a sandbox on its networks has changed. */
+  #touchSandbox(id: string): void {
+    for (const { spec } of this.#context.world.endpointsOfSandbox(id)) this.#touch(spec.network);
   }
 
   /** Names and services of a network depend on its endpoints. */
@@ -362,7 +405,10 @@ export class Controllers {
       loops: this.#loops,
       peers: { loop: this.#peerLoop, controller: this.#peers },
       ipams: this.#options.ipams,
-      prune: () => prune(this.#context, this.#services, this.#views, this.#options.drivers),
+      prune: async () => [
+        ...(await this.#containers.prune()),
+        ...(await prune(this.#context, this.#services, this.#views, this.#options.drivers)),
+      ],
     })
       .catch((error) =>
         this.#context.logger.error(

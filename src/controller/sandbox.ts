@@ -134,8 +134,8 @@ export class SandboxController {
   async #remove(sandbox: Sandbox): Promise<void> {
     this.#looked.delete(sandbox.id);
     const { world, kernel, names, dataplane, desired, tracker } = this.#context;
-    // Its endpoints go first; the last one's end triggers this again.
-    if (world.endpointsOfSandbox(sandbox.id).length > 0) return;
+    // Its endpoints and its container go first; the last one's end triggers this again.
+    if (world.endpointsOfSandbox(sandbox.id).length > 0 || world.containerOfSandbox(sandbox.id)) return;
     names.removeSandbox(sandbox.id);
     dataplane.removeSandbox(sandbox.id);
     this.#views.settle(sandbox.id, undefined);

@@ -64,6 +64,21 @@ export class Tracker {
     });
   }
 
+  /** Failed for good: it is not tried again by itself. */
+  refused(
+    object: Obj,
+    error: { readonly code: string; readonly message: string },
+    detail: Record<string, unknown>,
+  ): Promise<void> {
+    const { code, message } = error;
+    return this.#set(object.kind, object.id, {
+      state: 'error',
+      observed: object.revision,
+      error: { code, message },
+      detail,
+    });
+  }
+
   /** Turns a condition on or off; `count` grows at each turn to on and, for `again`, at each call. */
   condition(
     kind: Kind,

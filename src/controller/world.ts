@@ -9,6 +9,8 @@ import type { Clock } from '../clock.ts';
 import type { Entry, Store, WatchEvent } from '../contracts/store.ts';
 import { toSluiceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
+import type { Volume } from '../model/container/volume.ts';
+import type { Container } from '../model/container.ts';
 import type { Endpoint } from '../model/endpoint.ts';
 import { clusterTopic, networkTopic, nodeTopic, objectPrefix } from '../model/keys.ts';
 import type { Network } from '../model/network.ts';
@@ -18,8 +20,18 @@ import type { Sandbox } from '../model/sandbox.ts';
 import type { Service } from '../model/service.ts';
 
 /** The kinds that controllers on a node act on. */
-export const WATCHED = ['node', 'network', 'sandbox', 'endpoint', 'service'] as const satisfies readonly Kind[];
+export const WATCHED = [
+  'node',
+  'network',
+  'sandbox',
+  'endpoint',
+  'service',
+  'container',
+  'volume',
+] as const satisfies readonly Kind[];
 export type WatchedKind = (typeof WATCHED)[number];
+/** Those of which a loop looks at one object at a time. */
+export type ReconciledKind = Exclude<WatchedKind, 'node'>;
 
 interface ObjectOf {
   node: Node;
@@ -27,6 +39,8 @@ interface ObjectOf {
   sandbox: Sandbox;
   endpoint: Endpoint;
   service: Service;
+  container: Container;
+  volume: Volume;
 }
 
 export type WorldListener = (kind: WatchedKind, id: string, now: Obj | undefined, before: Obj | undefined) => void;
@@ -46,6 +60,8 @@ export class World {
     sandbox: new Map(),
     endpoint: new Map(),
     service: new Map(),
+    container: new Map(),
+    volume: new Map(),
   };
   readonly #nodeIds = new Map<string, string>();
   /** Endpoint ids by sandbox and by network. */
@@ -53,6 +69,8 @@ export class World {
   readonly #byNetwork = new Map<string, Set<string>>();
   /** Endpoints of other nodes by network, for the global networks of which this node has an endpoint. */
   readonly #peers = new Map<string, Map<string, Endpoint>>();
+  /** Container id by sandbox. */
+  readonly #containers = new Map<string, string>();
   readonly #listeners: WorldListener[] = [];
   readonly #stop = new AbortController();
   /** Ends the watch of the moment: other topics are to be followed. */
@@ -82,6 +100,12 @@ export class World {
   }
   get services(): ReadonlyMap<string, Service> {
     return this.#objects.service;
+  }
+  get containers(): ReadonlyMap<string, Container> {
+    return this.#objects.container;
+  }
+  get volumes(): ReadonlyMap<string, Volume> {
+    return this.#objects.volume;
   }
   /** Store revision up to which this is complete. */
   get revision(): number {
@@ -121,6 +145,11 @@ export class World {
   /** Global networks on which this node has an endpoint. */
   joined(): string[] {
     return [...this.#byNetwork.keys()].filter((id) => this.#objects.network.get(id)?.spec.scope === 'global').sort();
+  }
+
+  /** The container that the sandbox belongs to. */
+  containerOfSandbox(id: string): Container | undefined {
+    return this.#objects.container.get(this.#containers.get(id) ?? '');
   }
 
   onChange(listener: WorldListener): void {
@@ -268,6 +297,10 @@ export class World {
     else objects.delete(id);
     if (kind === 'node') this.#nodeIds.set((now ?? before!).name, id);
     if (kind === 'endpoint') this.#index(before as Endpoint | undefined, now as Endpoint | undefined);
+    if (kind === 'container') {
+      if (now) this.#containers.set((now as Container).spec.sandbox, id);
+      else if (before) this.#containers.delete((before as Container).spec.sandbox);
+    }
     for (const listener of this.#listeners) listener(kind, id, now, before);
   }
 

@@ -1,4 +1,6 @@
 /** The desired state as every front end writes it: the API now, others later. */
+import { Containers } from './container/container.ts';
+import { Volumes } from './container/volume.ts';
 import { Endpoints } from './endpoint.ts';
 import { Networks } from './network.ts';
 import { Numbers } from './numbers.ts';
@@ -13,6 +15,8 @@ export interface Desired {
   readonly sandboxes: Sandboxes;
   readonly endpoints: Endpoints;
   readonly services: Services;
+  readonly containers: Containers;
+  readonly volumes: Volumes;
   readonly statuses: Statuses;
   readonly numbers: Numbers;
 }
@@ -20,11 +24,15 @@ export interface Desired {
 export function createDesired(given: Omit<Parts, 'turns'>): Desired {
   const parts: Parts = { ...given, turns: new Turns() };
   const endpoints = new Endpoints(parts);
+  const sandboxes = new Sandboxes(parts, endpoints);
+  const volumes = new Volumes(parts);
   return {
     networks: new Networks(parts),
     endpoints,
-    sandboxes: new Sandboxes(parts, endpoints),
+    sandboxes,
     services: new Services(parts),
+    containers: new Containers(parts, sandboxes, volumes),
+    volumes,
     statuses: new Statuses(parts.store, parts.node),
     numbers: new Numbers(parts.store, parts.node),
   };

@@ -1,6 +1,7 @@
 /** How objects are written, found and removed: what every noun of the desired state has in common. */
 import type { Clock } from '../clock.ts';
 import type { DriverRegistry, IpamDriver } from '../contracts/driver.ts';
+import type { Images } from '../contracts/image.ts';
 import type { Entry, Op, Store } from '../contracts/store.ts';
 import { SluiceError } from '../errors.ts';
 import { hexId, ID_BYTES, isId, NAME_PATTERN, shortId } from '../model/id.ts';
@@ -28,6 +29,7 @@ export interface Parts {
   readonly node: string;
   readonly drivers: DriverRegistry;
   readonly ipams: ReadonlyMap<string, IpamDriver>;
+  readonly images: Pick<Images, 'get'>;
   /** Prefixes that the host has routes to; for a global network those of every node. */
   readonly hostPrefixes: (scope: 'local' | 'global') => readonly string[] | Promise<readonly string[]>;
   /** Writers of this process that would get in each other's way. */
@@ -90,6 +92,16 @@ export class Records<K extends Kind, O extends Obj<K>> {
   /** Writes that begin a removal: the mark, and the name free for a successor. */
   removal(object: O): Op[] {
     return [this.change(object, { removing: true } as Partial<O>), { op: 'delete', key: this.#claimKey(object) }];
+  }
+
+  /** Writes of another name, which only one can have. */
+  renaming(object: O, name: string): Op[] {
+    const renamed = { ...object, name };
+    return [
+      this.change(object, { name } as Partial<O>),
+      { op: 'delete', key: this.#claimKey(object) },
+      { op: 'put', key: this.#claimKey(renamed), value: { id: object.id }, expect: 0 },
+    ];
   }
 
   /** Writes of whoever begins to refer to the object: it is as it was read, and a removal that has looked already fails. */

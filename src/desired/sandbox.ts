@@ -2,6 +2,7 @@
 import type { Op } from '../contracts/store.ts';
 import { SluiceError } from '../errors.ts';
 import { fault } from '../fault.ts';
+import type { Container } from '../model/container.ts';
 import type { Endpoint } from '../model/endpoint.ts';
 import { nodeTopic, topicsOf } from '../model/keys.ts';
 import type { Network } from '../model/network.ts';
@@ -11,7 +12,13 @@ import type { Service } from '../model/service.ts';
 import { attachmentDiffers, checkApart, checkAttachment, hasEndpoints } from './attachment.ts';
 import { type Endpoints, NETWORKS_MAX } from './endpoint.ts';
 import { checkName, type Parts, type Put, type PutOptions, Records, sameJson, type WriteOptions } from './records.ts';
-import { retrying, undoing } from './turn.ts';
+import { retrying, type Undo, undoing } from './turn.ts';
+
+/** Writes that belong into one transaction, and who is to hear of them. */
+export interface Writes {
+  readonly ops: readonly Op[];
+  readonly topics: readonly string[];
+}
 
 export class Sandboxes {
   readonly records: Records<'sandbox', Sandbox>;
@@ -19,6 +26,7 @@ export class Sandboxes {
   readonly #endpoints: Endpoints;
   readonly #networks: Records<'network', Network>;
   readonly #services: Records<'service', Service>;
+  readonly #containers: Records<'container', Container>;
 
   constructor(parts: Parts, endpoints: Endpoints) {
     this.#parts = parts;
@@ -26,6 +34,7 @@ export class Sandboxes {
     this.records = new Records('sandbox', parts);
     this.#networks = new Records('network', parts);
     this.#services = new Records('service', parts);
+    this.#containers = new Records('container', parts);
   }
 
   get = (ref: string): Promise<Sandbox> => this.records.get(ref);
@@ -56,47 +65,75 @@ export class Sandboxes {
 
   /**
    * Marks it and its endpoints for removal. `object.inuse` while services balance over it; with `force` it leaves their lists in the same
-   * transaction.
+   * transaction. `object.inuse` also for the sandbox of a container: it goes with that.
    */
   remove(ref: string, options: WriteOptions & { readonly force?: boolean } = {}): Promise<Sandbox> {
     return this.#parts.turns.take('backends', () =>
       retrying(async () => {
         const sandbox = await this.records.get(ref);
         if (sandbox.removing) return sandbox;
-        const unreferred = await this.records.noNewReference(sandbox.id);
-        const services = (await this.#services.list()).filter(
-          (service) => !service.removing && withoutSandbox(service, sandbox.id).length < service.spec.backends.length,
-        );
-        if (services.length > 0 && !options.force) {
-          const names = services.map(({ name }) => name);
+        const container = await this.#containers.byName(sandbox.name);
+        if (container?.spec.sandbox === sandbox.id)
           throw new SluiceError(
             'object.inuse',
-            `sandbox ${sandbox.name} is a backend of ${names.join(', ')}; --force takes it out`,
-            { sandbox: sandbox.id, services: names },
+            `sandbox ${sandbox.name} belongs to the container of that name: it goes with "sluice rm ${sandbox.name}"`,
+            { sandbox: sandbox.id, containers: [container.name] },
           );
-        }
-        const endpoints = await this.#endpoints.ofSandbox(sandbox.id);
-        const ops: Op[] = [
-          ...this.records.removal(sandbox),
-          unreferred,
-          ...endpoints.flatMap((endpoint) => this.#endpoints.records.removal(endpoint)),
-          ...services.map((service) =>
-            this.#services.change(service, {
-              spec: { ...service.spec, backends: withoutSandbox(service, sandbox.id) },
-            }),
-          ),
-        ];
-        const revision = await this.#parts.store.transact(ops, {
-          topics: [
-            ...topicsOf(sandbox),
-            ...endpoints.flatMap((endpoint) => topicsOf(endpoint, endpoint.spec.network)),
-            ...services.flatMap((service) => topicsOf(service, service.spec.network)),
-          ],
-          actor: options.actor,
-        });
+        const { ops, topics } = await this.removing(sandbox.id, options);
+        const revision = await this.#parts.store.transact(ops, { topics, actor: options.actor });
         return { ...sandbox, removing: true, revision };
       }),
     );
+  }
+
+  /** Writes that begin the removal of it and its endpoints; none when it is under way. */
+  async removing(id: string, options: { readonly force?: boolean }): Promise<Writes> {
+    const sandbox = await this.records.byId(id);
+    if (!sandbox || sandbox.removing) return { ops: [], topics: [] };
+    const unreferred = await this.records.noNewReference(sandbox.id);
+    const services = (await this.#services.list()).filter(
+      (service) => !service.removing && withoutSandbox(service, sandbox.id).length < service.spec.backends.length,
+    );
+    if (services.length > 0 && !options.force) {
+      const names = services.map(({ name }) => name);
+      throw new SluiceError(
+        'object.inuse',
+        `sandbox ${sandbox.name} is a backend of ${names.join(', ')}; --force takes it out`,
+        { sandbox: sandbox.id, services: names },
+      );
+    }
+    const endpoints = await this.#endpoints.ofSandbox(sandbox.id);
+    return {
+      ops: [
+        ...this.records.removal(sandbox),
+        unreferred,
+        ...endpoints.flatMap((endpoint) => this.#endpoints.records.removal(endpoint)),
+        ...services.map((service) =>
+          this.#services.change(service, { spec: { ...service.spec, backends: withoutSandbox(service, sandbox.id) } }),
+        ),
+      ],
+      topics: [
+        ...topicsOf(sandbox),
+        ...endpoints.flatMap((endpoint) => topicsOf(endpoint, endpoint.spec.network)),
+        ...services.flatMap((service) => topicsOf(service, service.spec.network)),
+      ],
+    };
+  }
+
+  /** Writes of another name, of its endpoints too. `object.exists`. */
+  async renaming(id: string, name: string): Promise<Writes> {
+    const taken = await this.records.byName(name);
+    if (taken) throw new SluiceError('object.exists', `a sandbox ${name} exists`, { name, id: taken.id });
+    const sandbox = await this.records.living(id);
+    const endpoints = await this.#endpoints.ofSandbox(id);
+    const renamed = (endpoint: Endpoint): string => `${name}${endpoint.name.slice(sandbox.name.length)}`;
+    return {
+      ops: [
+        ...this.records.renaming(sandbox, name),
+        ...endpoints.map((endpoint) => this.#endpoints.records.change(endpoint, { name: renamed(endpoint) })),
+      ],
+      topics: [...topicsOf(sandbox), ...endpoints.flatMap((endpoint) => topicsOf(endpoint, endpoint.spec.network))],
+    };
   }
 
   /** The namespace is gone, and its endpoints before it. Repeating it harms nobody. */
@@ -104,7 +141,10 @@ export class Sandboxes {
     await this.records.forget(sandbox);
   }
 
-  async #create(name: string, request: SandboxRequest, options: WriteOptions): Promise<Sandbox> {
+  /** A new sandbox with its endpoints; nothing is written but the leases, which `undo` gives back. */
+  async planning(name: string, request: SandboxRequest, undo: Undo): Promise<Writes & { readonly sandbox: Sandbox }> {
+    const taken = await this.records.byName(name);
+    if (taken) throw new SluiceError('object.exists', `a sandbox ${name} exists`, { name, id: taken.id });
     const asked = request.networks ?? (request.attach ? [] : [{ network: 'bridge' }]);
     if (asked.length > NETWORKS_MAX)
       throw new SluiceError('request.invalid', `sandbox ${name}: more than ${NETWORKS_MAX} networks`, { name });
@@ -113,23 +153,33 @@ export class Sandboxes {
     const spec = specOf(name, request, networks);
     const attachments = checkTogether(name, networks, asked);
     const sandbox = this.records.fresh(this.records.newId(), name, this.#parts.node, request.labels ?? {}, spec);
-    const revision = await undoing(async (undo) => {
-      const endpoints: Endpoint[] = [];
-      const ops: Op[] = this.records.creation(sandbox);
-      for (const [n, network] of networks.entries()) {
-        if (!hasEndpoints(network)) continue;
-        const endpoint = await this.#endpoints.plan(sandbox, network, attachments[n]!, undo);
-        endpoints.push(endpoint);
-        ops.push(...this.#endpoints.creation(endpoint, network));
-      }
-      fault('sandbox.leased');
-      return this.#parts.store.transact(ops, {
-        topics: [nodeTopic(this.#parts.node), ...endpoints.flatMap((one) => topicsOf(one, one.spec.network))],
-        actor: options.actor,
-      });
+    const endpoints: Endpoint[] = [];
+    const ops: Op[] = this.records.creation(sandbox);
+    for (const [n, network] of networks.entries()) {
+      if (!hasEndpoints(network)) continue;
+      const endpoint = await this.#endpoints.plan(sandbox, network, attachments[n]!, undo);
+      endpoints.push(endpoint);
+      ops.push(...this.#endpoints.creation(endpoint, network));
+    }
+    fault('sandbox.leased');
+    const topics = [nodeTopic(this.#parts.node), ...endpoints.flatMap((one) => topicsOf(one, one.spec.network))];
+    return { sandbox, ops, topics };
+  }
+
+  async #create(name: string, request: SandboxRequest, options: WriteOptions): Promise<Sandbox> {
+    const made = await undoing(async (undo) => {
+      const { sandbox, ops, topics } = await this.planning(name, request, undo);
+      const revision = await this.#parts.store.transact(ops, { topics, actor: options.actor });
+      return { ...sandbox, revision };
     });
     fault('sandbox.stored');
-    return { ...sandbox, revision };
+    return made;
+  }
+
+  /** The same of the sandbox with that id, for who has another request for it. */
+  async difference(id: string, request: SandboxRequest): Promise<string | null> {
+    const sandbox = await this.records.byId(id);
+    return sandbox ? this.#difference(sandbox, { ...request, labels: sandbox.labels }) : 'sandbox';
   }
 
   /** The first thing in which the sandbox is not what the request would make, null: none. */

@@ -98,6 +98,10 @@ export interface ContainerSpec {
   readonly wanted: 'created' | 'running' | 'stopped';
   /** Counts explicit starts and restarts: a process that ran under an earlier number is replaced. */
   readonly generation: number;
+  /** Time that the last stop or restart gave it, where that was not `stopTimeoutMs`. */
+  readonly stopWithinMs?: number;
+  /** Id of the service that it is a replica of. */
+  readonly service?: string;
   /** What another front end wrote and reads back; never interpreted. */
   readonly foreign?: Readonly<Record<string, unknown>>;
 }
@@ -107,12 +111,17 @@ export type Container = Obj<'container', ContainerSpec>;
 /** `Status.detail` of a container. */
 export interface ContainerDetail {
   readonly phase: 'created' | 'running' | 'restarting' | 'exited';
+  /** Of the spec that this speaks of. */
+  readonly generation: number;
   readonly pid?: number;
   readonly exitCode?: number;
   readonly oomKilled?: boolean;
   /** ISO 8601 */
   readonly startedAt?: string;
   readonly finishedAt?: string;
+  /** By the policy, in this generation. */
   readonly restarts: number;
+  /** Why a start failed for good. */
+  readonly failure?: { readonly code: string; readonly message: string };
   readonly health?: 'starting' | 'healthy' | 'unhealthy';
 }

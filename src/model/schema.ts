@@ -57,7 +57,7 @@ const textMap = (key: RegExp, problem: string, maxValue = 4096) =>
   z
     .record(z.string().max(256).regex(key, problem), z.string().max(maxValue))
     .refine((map) => Object.keys(map).length <= 256, 'more than 256 entries');
-const labels = textMap(/^\S+$/, 'a label key has no blanks').openapi({
+export const labels = textMap(/^\S+$/, 'a label key has no blanks').openapi({
   description: 'Free text by key, for people and selectors.',
   example: { team: 'shop' },
 });
@@ -123,11 +123,31 @@ const attachmentRequest = z
   } satisfies Shape<AttachmentRequest>)
   .openapi('AttachmentRequest');
 
+/** What of a sandbox's request a container's has too. */
+export const networksOfSandbox = {
+  networks: z.array(attachmentRequest).max(64).optional().openapi({
+    description: 'Absent: `bridge`, or none with `attach`.',
+  }),
+  sysctls: textMap(/^net\.[a-zA-Z0-9_./-]+$/, 'only sysctls below net. belong to a network namespace', 256)
+    .refine((map) => !Object.keys(map).some((key) => key.includes('..')), 'a sysctl name has no ..')
+    .optional()
+    .openapi({ description: 'Written inside the namespace.', example: { 'net.ipv4.ip_forward': '1' } }),
+  dns: z
+    .strictObject({
+      servers: z.array(address).max(8).optional(),
+      search: z.array(dnsName).max(32).optional(),
+      options: z
+        .array(z.string().regex(/^\S{1,64}$/, 'a resolver option has no blanks'))
+        .max(32)
+        .optional(),
+    } satisfies Shape<NonNullable<SandboxRequest['dns']>>)
+    .optional()
+    .openapi({ description: "Replaces the host's resolvers, search domains and options." }),
+} satisfies Shape<Pick<SandboxRequest, 'networks' | 'sysctls' | 'dns'>>;
+
 export const sandboxRequest = z
   .strictObject({
-    networks: z.array(attachmentRequest).max(64).optional().openapi({
-      description: 'Absent: `bridge`, or none with `attach`.',
-    }),
+    ...networksOfSandbox,
     attach: z
       .string()
       .max(4095)
@@ -139,21 +159,6 @@ export const sandboxRequest = z
       .string()
       .regex(/^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$/, 'not a host name')
       .optional(),
-    sysctls: textMap(/^net\.[a-zA-Z0-9_./-]+$/, 'only sysctls below net. belong to a network namespace', 256)
-      .refine((map) => !Object.keys(map).some((key) => key.includes('..')), 'a sysctl name has no ..')
-      .optional()
-      .openapi({ description: 'Written inside the namespace.', example: { 'net.ipv4.ip_forward': '1' } }),
-    dns: z
-      .strictObject({
-        servers: z.array(address).max(8).optional(),
-        search: z.array(dnsName).max(32).optional(),
-        options: z
-          .array(z.string().regex(/^\S{1,64}$/, 'a resolver option has no blanks'))
-          .max(32)
-          .optional(),
-      } satisfies Shape<NonNullable<SandboxRequest['dns']>>)
-      .optional()
-      .openapi({ description: "Replaces the host's resolvers, search domains and options." }),
     labels: labels.optional(),
   } satisfies Shape<SandboxRequest>)
   .openapi('SandboxRequest');
@@ -231,7 +236,7 @@ const status: z.ZodType<Status> = z
   } satisfies Shape<Status>)
   .openapi('Status');
 
-function view<O extends Obj>(kind: O['kind'], spec: z.ZodType<O['spec']>): z.ZodType<View<O>> {
+export function view<O extends Obj>(kind: O['kind'], spec: z.ZodType<O['spec']>): z.ZodType<View<O>> {
   return z
     .strictObject({
       kind: z.literal(kind),

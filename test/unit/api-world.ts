@@ -6,6 +6,7 @@ import { Scrape } from '../../src/api/metrics.ts';
 import { createApi } from '../../src/api/server.ts';
 import { systemClock } from '../../src/clock.ts';
 import type { NetworkDriver } from '../../src/contracts/driver.ts';
+import type { LiveContainers } from '../../src/contracts/live.ts';
 import type { Entry, Op, Session, Store, TransactOptions, WatchEvent } from '../../src/contracts/store.ts';
 import { createDesired } from '../../src/desired/desired.ts';
 import { SluiceError } from '../../src/errors.ts';
@@ -17,6 +18,7 @@ import type { Obj, State } from '../../src/model/object.ts';
 import type { Sandbox } from '../../src/model/sandbox.ts';
 import type { Service } from '../../src/model/service.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
+import { createFakeImages } from './image-fake.ts';
 
 export const NODE = 'node-1';
 
@@ -99,6 +101,24 @@ const driver = (name: string): NetworkDriver => ({
 });
 const DRIVERS = new Map(['bridge', 'host', 'none'].map((name) => [name, driver(name)]));
 
+const stopped = (): never => {
+  throw new SluiceError('container.stopped', 'nothing runs here');
+};
+const nothingRuns: LiveContainers = {
+  runtime: {
+    state: async () => null,
+    kill: async () => stopped(),
+    exec: async () => stopped(),
+    logs: stopped,
+    stats: async () => stopped(),
+    processes: async () => stopped(),
+  },
+  attach: async () => stopped(),
+  exit: async () => stopped(),
+  copyOut: stopped,
+  copyIn: async () => stopped(),
+};
+
 /** What happens to an object once it is stored. */
 export type Fate = { readonly state: State; readonly code?: string; readonly message?: string } | 'nothing';
 
@@ -122,6 +142,9 @@ export class World {
       { base: 'fd00::/48', size: 64 },
     ],
   });
+  readonly images = createFakeImages();
+  /** What runs; a test that needs it opens a container bed. */
+  live: LiveContainers = nothingRuns;
   /** The real one, without records of calls. */
   readonly state = createDesired({
     store: this.store,
@@ -136,6 +159,7 @@ export class World {
       names: () => [...DRIVERS.keys()],
     },
     ipams: new Map([['default', this.ipam]]),
+    images: this.images,
     hostPrefixes: () => [],
   });
   readonly desired: DesiredState = {
@@ -143,6 +167,8 @@ export class World {
     sandboxes: this.#recorded('sandboxes', this.state.sandboxes),
     endpoints: this.#recorded('endpoints', this.state.endpoints),
     services: this.#recorded('services', this.state.services),
+    containers: this.#recorded('containers', this.state.containers),
+    volumes: this.#recorded('volumes', this.state.volumes),
     statuses: this.state.statuses,
   };
 
@@ -154,6 +180,7 @@ export class World {
     const logger = createLogger('silent');
     return createApi({
       desired: this.desired,
+      live: new Proxy({} as LiveContainers, { get: (_, key) => Reflect.get(this.live, key) }),
       store: this.store,
       clock: systemClock,
       node: NODE,

@@ -341,7 +341,7 @@ describe('the whole', () => {
     expect(await cli.must(['inspect', '--type', 'network', '--format', '{{.Kind}}', 'same'])).toBe('network\n');
     expect(await cli.sluice('inspect nothing')).toMatchObject({
       status: 1,
-      err: 'sluice: there is no sandbox, service, network or endpoint nothing (object.notfound)\n',
+      err: 'sluice: there is no container, sandbox, service, network, endpoint or volume nothing (object.notfound)\n',
     });
     expect(await cli.sluice('inspect --type thing x')).toMatchObject({ status: 2 });
   });

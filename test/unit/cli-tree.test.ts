@@ -19,6 +19,9 @@ async function nodes(): Promise<(readonly [string, Node])[]> {
 const all = await nodes();
 const commands = all.filter((pair): pair is readonly [string, Command] => !isGroup(pair[1]));
 
+const CONTAINER_VERBS =
+  'run create start stop restart kill wait ls inspect logs exec attach top stats cp port rename rm'.split(' ');
+
 test('what is due is there', () => {
   expect(commands.map(([path]) => path).sort()).toEqual(
     [
@@ -26,6 +29,10 @@ test('what is due is there', () => {
       ...['ls', 'inspect'].map((verb) => `endpoint ${verb}`),
       ...['create', 'ls', 'inspect', 'rm', 'exec', 'attach'].map((verb) => `sandbox ${verb}`),
       ...['create', 'ls', 'inspect', 'update', 'rm'].map((verb) => `service ${verb}`),
+      ...CONTAINER_VERBS.filter((verb) => verb !== 'ls' && verb !== 'inspect'),
+      'ps',
+      ...CONTAINER_VERBS.map((verb) => `container ${verb}`),
+      ...['create', 'ls', 'inspect', 'rm', 'prune'].map((verb) => `volume ${verb}`),
       ...['version', 'status', 'events', 'inspect', 'system off', 'system purge'],
     ].sort(),
   );

@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { StreamServer } from '../../src/api/container/stream.ts';
 import { type Listener, serve } from '../../src/api/server.ts';
 import { run } from '../../src/cli/main.ts';
 import type { Terminal } from '../../src/cli/print/terminal.ts';
@@ -33,6 +34,19 @@ export function catcher(options: Partial<Terminal> = {}): Catcher {
     columns: undefined,
     colour: false,
     live: false,
+    write: async (stream, data) => {
+      if (stream === 'stdout') out += Buffer.from(data).toString();
+      else err += Buffer.from(data).toString();
+    },
+    input: () => ({
+      isTerminal: false,
+      bytes: (async function* () {})(),
+      raw: () => undefined,
+      size: () => undefined,
+      onResize: () => () => undefined,
+      close: () => undefined,
+    }),
+    onSignal: () => () => undefined,
     ask: async () => null,
     ...options,
     said: () => ({ out, err }),
@@ -45,9 +59,10 @@ export class CliWorld {
   readonly socket = join(this.#folder, 'sluice.sock');
   #listener: Listener | undefined;
 
-  async open(): Promise<void> {
+  /** With `streams`: exec, attach and cp too. */
+  async open(streams?: StreamServer): Promise<void> {
     await this.world.state.networks.ensureBuiltin();
-    const options = { socket: this.socket, clock: systemClock, logger: createLogger('silent'), graceMs: 100 };
+    const options = { socket: this.socket, clock: systemClock, logger: createLogger('silent'), graceMs: 100, streams };
     this.#listener = await serve(this.world.api(), options);
   }
 

@@ -7,6 +7,8 @@ import type { Entry, Store } from '../../src/contracts/store.ts';
 import { createDesired, type Desired } from '../../src/desired/desired.ts';
 import { SluiceError } from '../../src/errors.ts';
 import { type CollectingIpam, createIpam } from '../../src/ipam/ipam.ts';
+import type { Volume } from '../../src/model/container/volume.ts';
+import type { Container } from '../../src/model/container.ts';
 import type { Endpoint } from '../../src/model/endpoint.ts';
 import { contains, parseCidr } from '../../src/model/ip.ts';
 import { attachmentKey, nameKey } from '../../src/model/keys.ts';
@@ -18,6 +20,7 @@ import { createMemoryStore } from '../../src/store/memory.ts';
 import { openSqliteStore } from '../../src/store/sqlite.ts';
 import { createManualClock, type ManualClock } from '../clock.ts';
 import { makeFolder } from '../folder.ts';
+import { createFakeImages, type FakeImages } from './image-fake.ts';
 
 export const NODE = 'node-1';
 export const ACTOR = 'uid:0 pid:4242';
@@ -51,6 +54,7 @@ export interface World {
   /** Another daemon on the same node's state, with an IPAM driver of its own. */
   readonly other: Desired;
   readonly routes: string[];
+  readonly images: FakeImages;
   /** Runs once, before the next transaction that writes a key with the beginning. */
   before(keyPrefix: string, work: () => Promise<unknown>): void;
   /** Takes apart what is being removed, as controllers do. */
@@ -85,6 +89,7 @@ export async function makeWorld(kind: 'memory' | 'sqlite' = 'memory'): Promise<W
     close: () => kept.close(),
   };
   const routes: string[] = [];
+  const images = createFakeImages();
   const drivers = new Map(['bridge', 'host', 'none', 'wide'].map((name) => [name, driver(name)]));
   const ipamOver = (over: Store): CollectingIpam =>
     createIpam({
@@ -110,6 +115,7 @@ export async function makeWorld(kind: 'memory' | 'sqlite' = 'memory'): Promise<W
         names: () => [...drivers.keys()],
       },
       ipams: new Map([['default', ipam]]),
+      images,
       hostPrefixes: () => routes,
     });
   const ipam = ipamOver(store);
@@ -121,6 +127,7 @@ export async function makeWorld(kind: 'memory' | 'sqlite' = 'memory'): Promise<W
     ipam,
     other: desiredOver(kept, ipamOver(kept)),
     routes,
+    images,
     before(keyPrefix, work) {
       ambush = { keyPrefix, work };
     },
@@ -135,7 +142,9 @@ export async function makeWorld(kind: 'memory' | 'sqlite' = 'memory'): Promise<W
   return world;
 }
 
-async function settle({ networks, sandboxes, endpoints, services }: Desired): Promise<void> {
+async function settle({ networks, sandboxes, endpoints, services, containers, volumes }: Desired): Promise<void> {
+  for (const container of await containers.list()) if (container.removing) await containers.forget(container);
+  for (const volume of await volumes.list()) if (volume.removing) await volumes.forget(volume);
   for (const service of await services.list()) if (service.removing) await services.forget(service);
   for (const endpoint of await endpoints.list()) if (endpoint.removing) await endpoints.forget(endpoint);
   for (const sandbox of await sandboxes.list()) if (sandbox.removing) await sandboxes.forget(sandbox);
@@ -153,6 +162,8 @@ async function check(store: Store, ipam: CollectingIpam): Promise<void> {
   const sandboxes = await of<Sandbox>('sandbox');
   const endpoints = await of<Endpoint>('endpoint');
   const services = await of<Service>('service');
+  const containers = await of<Container>('container');
+  const volumes = [...(await of<Volume>('volume')).values()];
 
   // Leases and what they are for are the same set.
   const leases = new Map(
@@ -191,6 +202,14 @@ async function check(store: Store, ipam: CollectingIpam): Promise<void> {
     if (removing) continue;
     expect(networks.get(spec.network)!.removing ?? false).toBe(false);
     expect(sandboxes.get(spec.sandbox)!.removing ?? false).toBe(false);
+  }
+  for (const { name, spec, removing } of containers.values()) {
+    const sandbox = sandboxes.get(spec.sandbox);
+    if (removing) continue;
+    expect(sandbox).toMatchObject({ name });
+    expect(sandbox!.removing ?? false).toBe(false);
+    for (const { type, source } of spec.mounts)
+      if (type === 'volume') expect(volumes.some((one) => one.name === source && !one.removing)).toBe(true);
   }
   for (const { spec, removing } of services.values()) {
     expect(networks.has(spec.network)).toBe(true);

@@ -123,3 +123,12 @@ export const words = (help: string, options: ArgOptions = {}): Arg<readonly stri
 
 /** A command to run with its own arguments: everything from its first word on. */
 export const commandLine = (help: string): Arg<readonly string[]> => ({ ...words(help), command: true });
+
+/** The same where there may be none. */
+export const optionalCommandLine = (help: string): Arg<readonly string[]> => ({ ...commandLine(help), optional: true });
+
+/** None or more. */
+export const optionalWords = (help: string, options: ArgOptions = {}): Arg<readonly string[]> => ({
+  ...words(help, options),
+  optional: true,
+});

@@ -4,6 +4,7 @@
  */
 import type { Clock, Timer } from '../../clock.ts';
 import type { NameRecord } from '../../contracts/names.ts';
+import { placeOfSandbox } from '../container/place.ts';
 import type { Context } from '../context.ts';
 import type { View, Views } from '../view.ts';
 import { mergeViews, type NetworkNames, namesOfNetwork } from './record.ts';
@@ -87,7 +88,12 @@ export class NameController {
           [
             ...world
               .endpointsOfNetwork(networkId)
-              .filter((endpoint) => !endpoint.removing && tracker.isReady('endpoint', endpoint.id)),
+              .filter(
+                (endpoint) =>
+                  !endpoint.removing &&
+                  tracker.isReady('endpoint', endpoint.id) &&
+                  placeOfSandbox(this.#context, endpoint.spec.sandbox).named,
+              ),
             ...[...world.peersOfNetwork(networkId).values()].filter(({ removing }) => !removing),
           ],
           // Another node's sandbox is known by its endpoint alone.
@@ -96,6 +102,7 @@ export class NameController {
             (service) =>
               service.spec.network === networkId && !service.removing && tracker.isReady('service', service.id),
           ),
+          (id) => placeOfSandbox(this.#context, id).serving,
         )
       : { records: new Map<string, NameRecord>(), reverse: new Map<string, string>() };
     this.#networks.set(networkId, made);

@@ -39,13 +39,14 @@ class Drafts {
 /**
  * Sandboxes by name, aliases and `NAME.NETWORK`; services likewise, with `tasks.SERVICE` for their backends and
  * `_port._proto.SERVICE` for named ports. A service wins over a sandbox of the same name; several sandboxes with one alias are
- * answered together. `endpoints` and `services`: those that are ready.
+ * answered together. `endpoints` and `services`: those that are ready; `serves`: which sandboxes may be balanced over.
  */
 export function namesOfNetwork(
   network: Network,
   endpoints: readonly Endpoint[],
   sandboxName: (endpoint: Endpoint) => string | undefined,
   services: readonly Service[],
+  serves: (sandbox: string) => boolean = () => true,
 ): NetworkNames {
   const drafts = new Drafts();
   const reverse = new Map<string, string>();
@@ -62,7 +63,7 @@ export function namesOfNetwork(
     for (const address of endpoint.spec.addresses) reverse.set(bare(address), `${name}.${network.name}`.toLowerCase());
   }
   const addressesOf = (sandbox: string): readonly string[] =>
-    endpoints.find((endpoint) => endpoint.spec.sandbox === sandbox)?.spec.addresses ?? [];
+    endpoints.find((endpoint) => endpoint.spec.sandbox === sandbox && serves(sandbox))?.spec.addresses ?? [];
   for (const service of services) {
     for (const each of new Set([service.name, ...service.spec.aliases])) both(each, service.spec.vips);
     drafts.of(`tasks.${service.name}`);

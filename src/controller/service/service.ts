@@ -6,6 +6,7 @@
 import type { DataplaneBackend, DataplaneFrontend } from '../../contracts/dataplane.ts';
 import { fault } from '../../fault.ts';
 import type { Service } from '../../model/service.ts';
+import { placeOfSandbox } from '../container/place.ts';
 import type { Context } from '../context.ts';
 import type { Spaces } from '../spaces.ts';
 import type { View, Views } from '../view.ts';
@@ -112,7 +113,12 @@ export class ServiceController {
     const endpoints = [
       ...world
         .endpointsOfNetwork(service.spec.network)
-        .filter((endpoint) => !endpoint.removing && tracker.isReady('endpoint', endpoint.id)),
+        .filter(
+          (endpoint) =>
+            !endpoint.removing &&
+            tracker.isReady('endpoint', endpoint.id) &&
+            placeOfSandbox(this.#context, endpoint.spec.sandbox).serving,
+        ),
       ...[...world.peersOfNetwork(service.spec.network).values()].filter(({ removing }) => !removing),
     ];
     const next: Programmed[] = [];

@@ -1,0 +1,81 @@
+/** `sluice run` and `sluice create`. */
+import type { Client } from '../../client/client.ts';
+import type { ContainerRequest } from '../../model/container/request.ts';
+import type { Container } from '../../model/container.ts';
+import type { View } from '../../model/request.ts';
+import { type Command, type Context, command } from '../command/command.ts';
+import { one, optionalCommandLine, toggle, word } from '../command/flag.ts';
+import { waitTimeoutFlag, warn } from '../command/wait.ts';
+import { progress } from '../print/progress.ts';
+import { type ContainerFlags, containerFlags, containerRequest } from './flags.ts';
+import { follow, OURS, statusOf } from './follow.ts';
+import { madeUpName } from './name.ts';
+import { DETACH_KEYS, readKeys } from './stream.ts';
+
+const WAIT_MS = 30_000;
+
+/** A container of the request, created; without a name one is made up. */
+async function make(
+  context: Context,
+  client: Client,
+  flags: ContainerFlags & { readonly waitTimeout?: number },
+  request: ContainerRequest,
+): Promise<View<Container>> {
+  const name = flags.name ?? madeUpName(crypto.getRandomValues(new Uint8Array(4)));
+  const options = { create: true, waitMs: request.start ? (flags.waitTimeout ?? WAIT_MS) : 0 };
+  const putting = client.containers.put(name, request, options);
+  return progress(context.terminal, `container ${name} is ${request.start ? 'started' : 'created'}`, putting);
+}
+
+export const run: Command = command({
+  summary: 'Run a program in a new container',
+  about:
+    'Its output and exit status are those of this command, until ctrl-p ctrl-q lets go; with --detach it runs on its own, and its id is printed. ' +
+    'Exit status 125: Sluice failed; 126: the program cannot be executed; 127: it is not there.',
+  examples: [
+    'sluice run -d --name api-1 --network web --network-alias api busybox httpd -f -p 80',
+    'sluice run --rm -it busybox sh',
+  ],
+  flags: {
+    ...containerFlags,
+    detach: toggle('Return when it has started, and print its id', { short: 'd' }),
+    detachKeys: one('KEYS', readKeys, 'Keys that let go of it', { absent: DETACH_KEYS }),
+    sigProxy: toggle('Pass signals on to it', { absent: 'true' }),
+    quiet: toggle('Say nothing but what the program says', { short: 'q' }),
+    waitTimeout: waitTimeoutFlag,
+  },
+  args: { image: word('name or id', { of: 'image' }), command: optionalCommandLine('program and its arguments') },
+  failure: OURS,
+  async run(context, flags, { image, command }) {
+    const client = await context.client();
+    const request = containerRequest(flags, image, command, context.env);
+    try {
+      const container = await make(context, client, flags, { ...request, start: flags.detach ?? false });
+      if (flags.detach) {
+        context.terminal.out(`${container.id}\n`);
+        warn(context, container);
+        return 0;
+      }
+      return await follow(context, client, container, {
+        start: true,
+        stdin: flags.interactive ?? false,
+        detachKeys: flags.detachKeys,
+        signals: flags.sigProxy ?? true,
+      });
+    } catch (error) {
+      return statusOf(context, error);
+    }
+  },
+});
+
+export const create: Command = command({
+  summary: 'Create a container without starting it',
+  examples: ['sluice create --name api-1 --network web busybox httpd -f -p 80'],
+  flags: { ...containerFlags, quiet: toggle('Say nothing but the id', { short: 'q' }), waitTimeout: waitTimeoutFlag },
+  args: { image: word('name or id', { of: 'image' }), command: optionalCommandLine('program and its arguments') },
+  async run(context, flags, { image, command }) {
+    const client = await context.client();
+    const container = await make(context, client, flags, containerRequest(flags, image, command, context.env));
+    context.terminal.out(`${container.id}\n`);
+  },
+});

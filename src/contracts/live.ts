@@ -1,0 +1,20 @@
+/**
+ * Containers as they run on this host, for what is a stream or a question to a process and so never part of the state. The controller of
+ * containers is behind it, src/api in front. `container.stopped` where a process is needed and there is none.
+ */
+import type { Container } from '../model/container.ts';
+import type { ContainerState, Runtime, Streams } from './runtime.ts';
+
+export interface LiveContainers {
+  readonly runtime: Pick<Runtime, 'kill' | 'exec' | 'logs' | 'stats' | 'processes' | 'state'>;
+  /**
+   * The streams of the first process. With `generation` that of a life which has not begun: they are attached before its first instruction,
+   * and what keeps it from beginning rejects.
+   */
+  attach(id: string, generation?: number, signal?: AbortSignal): Promise<Streams>;
+  /** How the life of that generation, or a later one, ended; waits for it. Also of a container that was removed a moment ago. `object.notfound`. */
+  exit(id: string, generation: number, signal: AbortSignal): Promise<ContainerState>;
+  copyOut(container: Container, path: string): AsyncIterable<Uint8Array>;
+  /** Unpacks into the directory `path`. */
+  copyIn(container: Container, path: string, tar: AsyncIterable<Uint8Array>): Promise<void>;
+}
