@@ -5,6 +5,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { OverlayDriver } from '../../plugins/overlay/overlay.ts';
+import { createFakeRuntime } from '../../runtime/fake.ts';
 import { createFakeDataplane } from '../../src/balancer/fake.ts';
 import { systemClock as clock } from '../../src/clock.ts';
 import { Registration } from '../../src/cluster/registration.ts';
@@ -28,6 +29,7 @@ import { statusPrefix } from '../../src/model/keys.ts';
 import type { Node } from '../../src/model/node.ts';
 import type { Status } from '../../src/model/object.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
+import { createFakeImages } from '../unit/image-fake.ts';
 import { until } from './kernel-bed.ts';
 
 class Names extends FakeNameServer {
@@ -69,6 +71,7 @@ export class ClusterNode {
       node: host.name,
       drivers: { get: () => this.#driver, names: () => ['overlay'] },
       ipams: this.#ipams,
+      images: createFakeImages(),
       hostPrefixes: async () => (await store.list<Node>('node/')).items.flatMap(({ value }) => value.spec.hostRoutes),
     });
     for (const dir of ['netns', 'sandbox']) mkdirSync(join(host.runDir, dir), { recursive: true });
@@ -91,10 +94,13 @@ export class ClusterNode {
       instance: this.host.instance,
       node: this.host.name,
       runDir: this.host.runDir,
+      stateDir: this.host.stateDir,
       cgroupBase,
       kernel: this.kernel,
       dataplane,
       names: this.names,
+      runtime: createFakeRuntime({ clock }),
+      images: createFakeImages(),
       desired: this.desired,
       drivers: { get: () => this.#driver },
       world: this.world,
