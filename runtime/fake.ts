@@ -113,6 +113,7 @@ export function createFakeRuntime({ clock }: { readonly clock: Clock }): FakeRun
     async start(id) {
       const process = known(id);
       fake.calls.push(`start ${process.plan.name}`);
+      if (process.state.state !== 'created') return process.state;
       const refusal = refusals.shift();
       if (refusal) throw refusal;
       process.state = { ...process.state, state: 'running', pid: pid++, startedAt: now() };
@@ -120,7 +121,7 @@ export function createFakeRuntime({ clock }: { readonly clock: Clock }): FakeRun
     },
     async kill(id, signal) {
       fake.calls.push(`kill ${nameOf(id)} ${signal}`);
-      if (processes.get(id)?.state.state !== 'running' || fake.deaf.has(signal)) return;
+      if (known(id).state.state !== 'running' || fake.deaf.has(signal)) return;
       const number = { SIGKILL: 9, SIGTERM: 15, SIGINT: 2 }[signal];
       if (number !== undefined) fake.exit(id, 128 + number);
     },
@@ -133,7 +134,10 @@ export function createFakeRuntime({ clock }: { readonly clock: Clock }): FakeRun
     },
     state: async (id) => processes.get(id)?.state ?? null,
     list: async () => [...processes.values()].map(({ state }) => state),
-    onExit: (listener) => void listeners.push(listener),
+    onExit(listener) {
+      listeners.push(listener);
+      for (const { state } of processes.values()) if (state.state === 'exited') listener(state);
+    },
     async exec(id, plan) {
       const process = known(id);
       fake.calls.push(`exec ${process.plan.name} ${plan.args.join(' ')}`);

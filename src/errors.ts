@@ -56,6 +56,10 @@ export const ERROR_CODES = {
   'image.damaged': [500, 'The index of the images on disk cannot be read.'],
   'container.running': [409, 'The container runs; it must be stopped first.'],
   'container.stopped': [409, 'The container does not run.'],
+  'runtime.spec': [
+    400,
+    'What was asked for makes no container: a limit, capability, mount, device or user that cannot be.',
+  ],
   'runtime.notfound': [400, 'The command, working directory or user is not in the container (exit status 127).'],
   'runtime.notexecutable': [400, 'The command of the container cannot be executed (exit status 126).'],
   'runtime.failed': [502, 'The OCI runtime or monitor failed; its own message is included.'],

@@ -12,6 +12,8 @@ import { create as createHost } from '../plugins/host/host.ts';
 import { create as createNone } from '../plugins/none/none.ts';
 import { create as createOverlay } from '../plugins/overlay/overlay.ts';
 import { createAbsentRuntime } from '../runtime/absent.ts';
+import { createEngine } from '../runtime/engine/engine.ts';
+import { findTools } from '../runtime/engine/tool.ts';
 import { createImages } from '../runtime/image/images.ts';
 import { createStreams } from './api/container/stream.ts';
 import { Scrape } from './api/metrics.ts';
@@ -21,6 +23,7 @@ import { type Clock, systemClock, withTimeLimit } from './clock.ts';
 import { Registration } from './cluster/registration.ts';
 import { type Config, loadConfig, SETTING_NAMES } from './config.ts';
 import type { DriverFactory, DriverHost, NetworkDriver, Underlay } from './contracts/driver.ts';
+import type { Runtime } from './contracts/runtime.ts';
 import type { Store } from './contracts/store.ts';
 import { guardDriver } from './controller/circuit.ts';
 import type { Context } from './controller/context.ts';
@@ -37,7 +40,7 @@ import { tryFlock } from './kernel/fd.ts';
 import { createKernel } from './kernel/kernel.ts';
 import { findUnderlay, ownPrefixes } from './kernel/netlink/underlay.ts';
 import { notifySystemd } from './kernel/notify.ts';
-import { createLogger } from './log.ts';
+import { createLogger, type Logger } from './log.ts';
 import { registry } from './metrics.ts';
 import { objectPrefix, statusPrefix } from './model/keys.ts';
 import { cgroupName } from './model/mark.ts';
@@ -126,7 +129,7 @@ async function main(): Promise<void> {
     logger,
     workerFile: join(import.meta.dirname, '..', 'runtime', 'image', 'layer', 'worker.js'),
   });
-  const runtime = createAbsentRuntime('this build has no container engine');
+  const runtime = await openRuntime(config, { cgroupMount: kernel.cgroups.mount, clock, logger });
   const desired = createDesired({
     store,
     clock,
@@ -256,6 +259,21 @@ async function main(): Promise<void> {
 
 /** Whether other nodes may write to the store, too. */
 const isShared = (store: string): boolean => store.includes('://');
+
+/** Without what containers need there are networks, names and services all the same. */
+async function openRuntime(
+  { stateDir, runDir }: Config,
+  parts: { readonly cgroupMount: string; readonly clock: Clock; readonly logger: Logger },
+): Promise<Runtime> {
+  try {
+    const tools = findTools({ root, mount: parts.cgroupMount });
+    return await createEngine({ ...parts, dir: join(stateDir, 'containers'), runDir, tools });
+  } catch (error) {
+    if (!isSluiceError(error, 'runtime.missing')) throw error;
+    parts.logger.warn({ err: error.message }, 'this host cannot run containers');
+    return createAbsentRuntime(error.message);
+  }
+}
 
 /** Numbers that pinned maps hold must not be given to something else by a fresh store. */
 async function raiseFloors(

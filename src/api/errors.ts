@@ -53,6 +53,7 @@ export const RUN_CODES = [
   'image.notfound',
   'runtime.notfound',
   'runtime.notexecutable',
+  'runtime.spec',
   'runtime.failed',
   'runtime.missing',
 ] as const satisfies readonly ErrorCode[];

@@ -32,6 +32,8 @@ export interface ContainerPlan {
   readonly cgroupPath: string;
   /** Host files that are mounted over these paths inside: /etc/resolv.conf, /etc/hosts, /etc/hostname. */
   readonly files: Readonly<Record<string, string>>;
+  /** First id outside of a user namespace's range, whose root owns the files; absent: no user namespace. */
+  readonly shift?: number;
   /** Host directories of volumes by volume name, made and filled already. */
   readonly volumes: Readonly<Record<string, string>>;
 }

@@ -15,6 +15,7 @@ export const libc = {
   socket: lib.func('int socket(int domain, int type, int protocol)'),
   bind: lib.func('int bind(int fd, const uint8_t *address, uint32_t length)'),
   connect: lib.func('int connect(int fd, const uint8_t *address, uint32_t length)'),
+  shutdown: lib.func('int shutdown(int fd, int how)'),
   listen: lib.func('int listen(int fd, int backlog)'),
   accept4: lib.func('int accept4(int fd, void *address, void *length, int flags)'),
   close: lib.func('int close(int fd)'),

@@ -125,3 +125,11 @@ export interface ContainerDetail {
   readonly failure?: { readonly code: string; readonly message: string };
   readonly health?: 'starting' | 'healthy' | 'unhealthy';
 }
+
+/** Ranges of 65,536 ids for user namespaces, well above the host's own users. */
+const FIRST_RANGE = 8_192;
+const RANGES = 49_152;
+
+/** First id outside of the container's own user namespace, which follows from its id; undefined: it has none. */
+export const shiftOf = ({ id, spec }: Pick<Container, 'id' | 'spec'>): number | undefined =>
+  spec.userns === 'auto' ? (FIRST_RANGE + (Number.parseInt(id.slice(0, 8), 16) % RANGES)) * 65_536 : undefined;

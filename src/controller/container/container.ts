@@ -9,7 +9,7 @@ import type { ContainerPlan, ContainerState } from '../../contracts/runtime.ts';
 import { isSluiceError, SluiceError, toSluiceError } from '../../errors.ts';
 import { fault } from '../../fault.ts';
 import { signalName } from '../../model/container/signal.ts';
-import type { Container, ContainerDetail } from '../../model/container.ts';
+import { type Container, type ContainerDetail, shiftOf } from '../../model/container.ts';
 import type { Sandbox } from '../../model/sandbox.ts';
 import { type Context, sandboxDir } from '../context.ts';
 import type { SandboxDetail } from '../sandbox.ts';
@@ -27,6 +27,7 @@ const KILLED_MS = 2_000;
 const FINAL = [
   'runtime.notfound',
   'runtime.notexecutable',
+  'runtime.spec',
   'runtime.failed',
   'runtime.missing',
   'image.notfound',
@@ -127,7 +128,7 @@ export class ContainerController {
     const restarts = before.generation === spec.generation ? (before.restarts ?? 0) + (again ? 1 : 0) : 0;
     try {
       const image = await this.#image(container);
-      const rootfs = await images.mount(spec.imageId, id);
+      const rootfs = await images.mount(spec.imageId, id, { shift: shiftOf(container) });
       fault('container.mounted');
       // Its readiness triggers this again; so does that of each endpoint.
       const sandbox = world.sandboxes.get(spec.sandbox);
@@ -171,6 +172,7 @@ export class ContainerController {
       spec: { ...container.spec, hostname: hostnameOf(container) },
       image: image.config,
       rootfs,
+      shift: shiftOf(container),
       netnsPath: netnsPath ?? kernel.host.path,
       cgroupPath: cgroup,
       files: writeFiles(

@@ -1,0 +1,433 @@
+/**
+ * Runs containers: a bundle on disk, conmon as the monitor that stays, crun or runc as the runtime that makes them. Everything this daemon
+ * must know of them is in their folders, so that the next one goes on. By hand: `crun --root <runDir>/oci list`.
+ */
+import { type FSWatcher, readFileSync, watch } from 'node:fs';
+import { availableParallelism, totalmem } from 'node:os';
+import { basename, join, relative } from 'node:path';
+import type { Clock, Timer } from '../../src/clock.ts';
+import type { ContainerPlan, ContainerState, Runtime } from '../../src/contracts/runtime.ts';
+import { SluiceError } from '../../src/errors.ts';
+import type { Logger } from '../../src/log.ts';
+import { Bundles, type Record } from './bundle.ts';
+import { startMonitor } from './monitor.ts';
+import { bootId, describeProcesses, signalProcess, startOf } from './process.ts';
+
+import { boundingSet } from './spec/capability.ts';
+import { deviceNode } from './spec/limit.ts';
+import { inRoot } from './spec/mount.ts';
+import { checkSources, userIn } from './spec/rootfs.ts';
+import { readProfile } from './spec/seccomp.ts';
+import { bundleSpec, execSpec, securityOf } from './spec/spec.ts';
+import { attachTo } from './stream/attach.ts';
+import { copyIn, copyOut } from './stream/copy.ts';
+import { scratchOf, startExec } from './stream/exec.ts';
+import { readLog } from './stream/log.ts';
+import { ociError, runTool, type Tools } from './tool.ts';
+import { cgroupMounts, processesOf, usageOf } from './usage.ts';
+
+export interface EngineOptions {
+  /** Folder that lasts. */
+  readonly dir: string;
+  /** Folder that goes with the machine. */
+  readonly runDir: string;
+  readonly tools: Tools;
+  /** Mount point of cgroup v2. */
+  readonly cgroupMount: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+const CALL_MS_MAX = 20_000;
+/** How long a killed container may take to be gone. */
+const KILL_MS_MAX = 10_000;
+const STEP_MS = 10;
+/** How often it is looked whether monitors still live. */
+const AUDIT_MS = 1_000;
+/** Exit status of a container whose end nobody saw: the machine went down, or its monitor was killed with it. */
+const UNSEEN = 255;
+const KILLED = 137;
+
+interface Life {
+  record: Record;
+  readonly plan: ContainerPlan;
+  /** Readers of its log that wait for more. */
+  readonly listeners: Set<() => void>;
+  monitorMissing?: boolean;
+}
+
+export async function createEngine(options: EngineOptions): Promise<Runtime> {
+  const engine = new Engine(options);
+  await engine.adopt();
+  return engine;
+}
+
+class Engine implements Runtime {
+  readonly #options: EngineOptions;
+  readonly #bundles: Bundles;
+  readonly #lives = new Map<string, Life>();
+  readonly #turns = new Map<string, Promise<unknown>>();
+  readonly #listeners: ((state: ContainerState) => void)[] = [];
+  readonly #mounts = cgroupMounts(readFileSync('/proc/self/mountinfo', 'utf8'));
+  readonly #boot = bootId();
+  readonly #capabilities = boundingSet(readFileSync('/proc/self/status', 'utf8'));
+  readonly #watcher: FSWatcher;
+  #audit: Timer | undefined;
+  #execs = 0;
+
+  constructor(options: EngineOptions) {
+    this.#options = options;
+    this.#bundles = new Bundles(options.dir, join(options.runDir, 'attach'));
+    this.#watcher = watch(this.#bundles.exits, (_event, name) => {
+      if (name) this.#look(name);
+    });
+    this.#schedule();
+  }
+
+  /** Takes over what an earlier daemon left; what it left half made goes. */
+  async adopt(): Promise<void> {
+    for (const id of this.#bundles.all()) {
+      const [record, plan] = [this.#bundles.record(id), this.#bundles.plan(id)];
+      if (!record || !plan) {
+        await this.#dispose(id, this.#bundles.number(id, 'pid'));
+        this.#bundles.clear(id, true);
+        continue;
+      }
+      this.#lives.set(id, { record, plan, listeners: new Set() });
+      if (record.boot !== this.#boot && record.exitCode === undefined) this.#finish(id, UNSEEN, this.#now());
+      this.#look(id);
+    }
+  }
+
+  create(plan: ContainerPlan): Promise<ContainerState> {
+    return this.#inTurn(plan.id, async () => {
+      const { id, spec, image, rootfs } = plan;
+      checkSources(spec);
+      const profile = securityOf(spec.securityOpt).seccomp;
+      const config = bundleSpec(plan, {
+        user: userIn(rootfs, spec.user ?? image.user),
+        host: { cpus: availableParallelism(), memoryBytes: totalmem(), capabilities: this.#capabilities },
+        cgroups: this.#mounts
+          .filter(({ controllers }) => controllers.length > 0)
+          .map(({ path }) => join('/sys/fs/cgroup', basename(path))),
+        resolve: (target) => `/${relative(rootfs, inRoot(rootfs, target))}`,
+        nodes: spec.devices.map((device) => ({ ...deviceNode(device), access: device.access })),
+        cgroupsPath: this.#cgroupsPath(plan),
+        seccomp: profile && profile !== 'unconfined' ? readProfile(profile) : undefined,
+        init: this.#options.tools.init,
+      });
+      await this.#clear(id, true);
+      this.#bundles.write(id, plan, config);
+      const log = this.#bundles.path(id, 'oci.log');
+      try {
+        const { clock, tools } = this.#options;
+        const pid = await startMonitor(clock, tools, this.#bundles, plan, {
+          runtime: this.#runtime(),
+          env: this.#env(plan),
+          log,
+        });
+        const monitor = this.#bundles.number(id, 'monitor.pid') ?? 0;
+        const record: Record = {
+          generation: spec.generation,
+          pid,
+          start: startOf(pid) ?? '',
+          monitor,
+          monitorStart: startOf(monitor),
+          boot: this.#boot,
+        };
+        this.#bundles.keep(id, record);
+        this.#lives.set(id, { record, plan, listeners: new Set() });
+        return this.#state(id)!;
+      } catch (error) {
+        const words = readText(log) || (error as Error).message;
+        await this.#dispose(id, this.#bundles.number(id, 'pid'));
+        this.#bundles.clear(id, true);
+        throw ociError(words, `container ${plan.name} could not be created`);
+      }
+    });
+  }
+
+  start(id: string): Promise<ContainerState> {
+    return this.#inTurn(id, async () => {
+      const life = this.#known(id);
+      if (this.#state(id)!.state !== 'created') return this.#state(id)!;
+      this.#keep(life, { startedAt: this.#now() });
+      const { code, stderr, words } = await this.#oci(['start', id], life.plan);
+      this.#look(id);
+      if (code === 0 || this.#state(id)!.state === 'exited') return this.#state(id)!;
+      throw ociError(words || stderr, `container ${life.plan.name} could not be started`);
+    });
+  }
+
+  async kill(id: string, signal: string, { all = false } = {}): Promise<void> {
+    const { record } = this.#known(id);
+    if (record.exitCode !== undefined) return;
+    const name = signal as NodeJS.Signals;
+    if (!all) return void signalProcess(record.pid, record.start, name);
+    for (const pid of processesOf(record.pid, this.#mounts)) signalProcess(pid, startOf(pid) ?? '', name);
+  }
+
+  pause = (id: string): Promise<void> => this.#freeze(id, 'pause');
+  resume = (id: string): Promise<void> => this.#freeze(id, 'resume');
+
+  delete(id: string, { keepLogs = false } = {}): Promise<void> {
+    return this.#inTurn(id, () => this.#clear(id, keepLogs));
+  }
+
+  async state(id: string): Promise<ContainerState | null> {
+    return this.#state(id);
+  }
+
+  async list(): Promise<readonly ContainerState[]> {
+    return [...this.#lives.keys()].map((id) => this.#state(id)!);
+  }
+
+  onExit(listener: (state: ContainerState) => void): void {
+    this.#listeners.push(listener);
+    for (const id of this.#lives.keys()) {
+      const state = this.#state(id)!;
+      if (state.state === 'exited') listener(state);
+    }
+  }
+
+  async exec(id: string, plan: Parameters<Runtime['exec']>[1]) {
+    const { plan: container } = this.#running(id);
+    const user = userIn(container.rootfs, plan.user ?? container.spec.user ?? container.image.user);
+    return startExec({
+      clock: this.#options.clock,
+      tools: this.#options.tools,
+      runtime: this.#runtime(),
+      env: this.#env(container),
+      id,
+      process: execSpec(container, plan, user, this.#capabilities),
+      stdin: plan.stdin,
+      scratch: scratchOf(this.#bundles.path(id), ++this.#execs),
+    });
+  }
+
+  async attach(id: string) {
+    const { record } = this.#known(id);
+    if (record.exitCode !== undefined) throw stopped(id);
+    return attachTo(this.#options.clock, this.#bundles.socket(id), this.#bundles.path(id));
+  }
+
+  logs(id: string, options: Parameters<Runtime['logs']>[1]) {
+    const life = this.#known(id);
+    return readLog(this.#bundles.log(id), options, {
+      running: () => this.#lives.get(id) === life && life.record.exitCode === undefined,
+      onEnd(listener) {
+        life.listeners.add(listener);
+        return () => life.listeners.delete(listener);
+      },
+    });
+  }
+
+  async stats(id: string) {
+    const found = usageOf(this.#running(id).record.pid, this.#mounts);
+    if (found) return found;
+    throw stopped(id);
+  }
+
+  async processes(id: string) {
+    const pids = processesOf(this.#running(id).record.pid, this.#mounts);
+    if (pids.length === 0) return [];
+    return describeProcesses(this.#options.clock, this.#options.tools, pids);
+  }
+
+  copyOut(id: string, rootfs: string, path: string) {
+    return copyOut(this.#options.clock, this.#options.tools, this.#root(id, rootfs), path);
+  }
+
+  copyIn(id: string, rootfs: string, path: string, tar: AsyncIterable<Uint8Array>): Promise<void> {
+    return copyIn(this.#options.tools, this.#root(id, rootfs), path, tar);
+  }
+
+  async close(): Promise<void> {
+    this.#watcher.close();
+    this.#audit?.cancel();
+  }
+
+  // ---- what is behind the verbs
+
+  /** One verb at a time for a container. */
+  #inTurn<T>(id: string, work: () => Promise<T>): Promise<T> {
+    const before = this.#turns.get(id) ?? Promise.resolve();
+    const next = before.then(work, work);
+    const quiet = next.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#turns.set(id, quiet);
+    quiet.then(() => {
+      if (this.#turns.get(id) === quiet) this.#turns.delete(id);
+    });
+    return next;
+  }
+
+  #now(): string {
+    return new Date(this.#options.clock.now()).toISOString();
+  }
+
+  #known(id: string): Life {
+    const life = this.#lives.get(id);
+    if (life) return life;
+    throw new SluiceError('object.notfound', `the runtime knows no container ${id}`, { id });
+  }
+
+  #running(id: string): Life {
+    const life = this.#known(id);
+    if (this.#state(id)!.state !== 'running') throw stopped(id);
+    return life;
+  }
+
+  #state(id: string): ContainerState | null {
+    const life = this.#lives.get(id);
+    if (!life) return null;
+    const { generation, pid, startedAt, exitCode, exitedAt } = life.record;
+    const base = { id, generation, startedAt };
+    if (exitCode !== undefined)
+      return { ...base, state: 'exited', exitCode, exitedAt, oomKilled: this.#bundles.oomKilled(id) };
+    return { ...base, state: startedAt ? 'running' : 'created', pid };
+  }
+
+  #keep(life: Life, change: Partial<Record>): void {
+    life.record = { ...life.record, ...change };
+    this.#bundles.keep(life.plan.id, life.record);
+  }
+
+  /** Whether the monitor has written an end. */
+  #look(id: string): void {
+    const life = this.#lives.get(id);
+    if (!life || life.record.exitCode !== undefined) return;
+    const exit = this.#bundles.exit(id);
+    if (exit) this.#finish(id, exit.exitCode, exit.exitedAt);
+  }
+
+  #finish(id: string, exitCode: number, exitedAt: string): void {
+    const life = this.#lives.get(id)!;
+    this.#keep(life, { exitCode, exitedAt });
+    for (const listener of life.listeners) listener();
+    const state = this.#state(id)!;
+    for (const listener of this.#listeners) listener(state);
+  }
+
+  #schedule(): void {
+    this.#audit = this.#options.clock.after(AUDIT_MS, () => {
+      for (const id of this.#lives.keys()) this.#auditOne(id);
+      this.#schedule();
+    });
+  }
+
+  /** A container without its monitor is ended: nobody would take its output, or notice its end. */
+  #auditOne(id: string): void {
+    const life = this.#lives.get(id)!;
+    this.#look(id);
+    const { record } = life;
+    if (record.exitCode !== undefined || (record.monitorStart && startOf(record.monitor) === record.monitorStart))
+      return;
+    // It may have written the end since the look.
+    if (!life.monitorMissing) {
+      life.monitorMissing = true;
+      return;
+    }
+    this.#options.logger.warn(
+      { container: life.plan.name, monitor: record.monitor },
+      'the monitor is gone; the container ends',
+    );
+    for (const pid of processesOf(record.pid, this.#mounts)) signalProcess(pid, startOf(pid) ?? '', 'SIGKILL');
+    signalProcess(record.pid, record.start, 'SIGKILL');
+    this.#finish(id, KILLED, this.#now());
+  }
+
+  /** Ends what runs of it and forgets it. */
+  async #clear(id: string, keepLogs: boolean): Promise<void> {
+    const life = this.#lives.get(id);
+    await this.#dispose(id, life?.record.pid ?? this.#bundles.number(id, 'pid'), life?.record);
+    this.#lives.delete(id);
+    for (const listener of life?.listeners ?? []) listener();
+    this.#bundles.clear(id, keepLogs);
+  }
+
+  /** The container out of the kernel and out of the OCI runtime's books, its monitor gone. */
+  async #dispose(id: string, pid: number | null, record?: Record): Promise<void> {
+    const { clock, tools } = this.#options;
+    const monitor = record?.monitor ?? this.#bundles.number(id, 'monitor.pid');
+    const monitorStart = monitor ? (record ? record.monitorStart : startOf(monitor)) : null;
+    const monitorLives = (): boolean => monitor !== null && monitorStart !== null && startOf(monitor) === monitorStart;
+    const until = clock.monotonic() + KILL_MS_MAX;
+    // A creation that a killed daemon left under way ends by itself: only then is there something to take apart.
+    if (!record)
+      while (monitorLives() && this.#bundles.number(id, 'pid') === null && clock.monotonic() < until)
+        await clock.sleep(STEP_MS);
+    const sameMachine = !record || record.boot === this.#boot;
+    if (pid && sameMachine && record?.exitCode === undefined)
+      for (const each of processesOf(pid, this.#mounts))
+        if (each !== process.pid) signalProcess(each, startOf(each) ?? '', 'SIGKILL');
+    const { code, stderr } = await runTool(clock, [tools.oci, ...this.#runtime(), 'delete', '--force', id], {
+      env: tools.env,
+      limitMs: CALL_MS_MAX,
+    });
+    if (code !== 0 && !/does not exist|not exist|no such/i.test(stderr))
+      throw ociError(stderr, `container ${id} could not be taken apart`);
+    // Its last words, and its exit file, come from the monitor: it is to be gone before they are removed.
+    while (monitorLives()) {
+      if (clock.monotonic() > until) {
+        signalProcess(monitor!, monitorStart!, 'SIGKILL');
+        return;
+      }
+      await clock.sleep(STEP_MS);
+    }
+  }
+
+  async #freeze(id: string, verb: 'pause' | 'resume'): Promise<void> {
+    const { plan } = this.#running(id);
+    const { code, stderr, words } = await this.#oci([verb, id], plan);
+    if (code !== 0) throw ociError(words || stderr, `${verb} ${plan.name}`);
+  }
+
+  /** The OCI runtime on a container of ours, and what it logged. */
+  async #oci(args: readonly string[], plan: ContainerPlan) {
+    const { clock, tools } = this.#options;
+    const log = this.#bundles.path(plan.id, 'verb.log');
+    const result = await runTool(clock, [tools.oci, ...this.#runtime(), '--log', log, ...args], {
+      env: this.#env(plan),
+      limitMs: CALL_MS_MAX,
+    });
+    return { ...result, words: readText(log) };
+  }
+
+  #runtime(): string[] {
+    return ['--root', join(this.#options.runDir, 'oci')];
+  }
+
+  #hybrid(): boolean {
+    return this.#options.cgroupMount !== '/sys/fs/cgroup';
+  }
+
+  #env(plan: ContainerPlan) {
+    return { ...this.#options.tools.env, ...(this.#hybrid() && { SLUICE_OCI_CGROUP: plan.cgroupPath }) };
+  }
+
+  /** Below the sandbox's; beside v1 the v2 cgroup is the sandbox's own, and v1's controllers have one each of their own. */
+  #cgroupsPath({ id, cgroupPath }: ContainerPlan): string {
+    return this.#hybrid() ? `/sluice-${id}` : `/${relative(this.#options.cgroupMount, cgroupPath)}/container`;
+  }
+
+  /** A running container's own view, with what is mounted in it; else its file system as it lies there. */
+  #root(id: string, rootfs: string): string {
+    const life = this.#lives.get(id);
+    return life && life.record.exitCode === undefined ? `/proc/${life.record.pid}/root` : rootfs;
+  }
+}
+
+const stopped = (id: string): SluiceError =>
+  new SluiceError('container.stopped', `container ${id} does not run`, { id });
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8').trim();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
+    throw error;
+  }
+}

@@ -1,0 +1,55 @@
+/** Files in and out of a container, as tar streams: a static tar runs with the container's root as its own, so no link leads outside. */
+import { spawn } from 'node:child_process';
+import { basename, dirname } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import type { Clock } from '../../../src/clock.ts';
+import { SluiceError } from '../../../src/errors.ts';
+import { collect, ended, runTool, type Tools } from '../tool.ts';
+
+const LOOK_MS_MAX = 5_000;
+
+const failure = (words: string, path: string): SluiceError =>
+  /No such file|Not a directory|can't stat/i.test(words)
+    ? new SluiceError('runtime.notfound', `${path}: ${words.trim() || 'there is no such path'}`, { path })
+    : new SluiceError('runtime.failed', `${path}: ${words.trim() || 'tar failed'}`, { path });
+
+/** `root`: the container's root as the host sees it. A link at the path's end is itself the entry, not what it leads to. */
+export async function* copyOut(clock: Clock, tools: Tools, root: string, path: string): AsyncGenerator<Uint8Array> {
+  // tar would begin an archive before it finds nothing to put in.
+  const look = await runTool(clock, [tools.inside, root, '/', tools.busybox, 'stat', '--', path], {
+    env: {},
+    limitMs: LOOK_MS_MAX,
+  });
+  if (look.code !== 0) throw failure(look.stderr, path);
+  const name = basename(path) || '.';
+  const args = [root, dirname(path) || '/', tools.busybox, 'tar', '-c', '-f', '-', '--', name];
+  const child = spawn(tools.inside, args, { env: {}, cwd: '/', stdio: ['ignore', 'pipe', 'pipe'] });
+  const words = collect(child.stderr);
+  const end = ended(child);
+  // Told by the loop's end; an early one must not be an unhandled rejection.
+  end.catch(() => undefined);
+  try {
+    yield* child.stdout as AsyncIterable<Buffer>;
+    if ((await end) !== 0) throw failure(words(), path);
+  } finally {
+    child.kill('SIGKILL');
+  }
+}
+
+/** Unpacks into the directory `path`, which exists. Entries with `..` or a leading `/` are refused or taken relative. */
+export async function copyIn(tools: Tools, root: string, path: string, tar: AsyncIterable<Uint8Array>): Promise<void> {
+  const args = [root, path, tools.busybox, 'tar', '-x', '-f', '-'];
+  const child = spawn(tools.inside, args, { env: {}, cwd: '/', stdio: ['pipe', 'ignore', 'pipe'] });
+  const words = collect(child.stderr);
+  const end = ended(child);
+  end.catch(() => undefined);
+  try {
+    await pipeline(tar, child.stdin!).catch((error: NodeJS.ErrnoException) => {
+      // tar has stopped reading: its own words say why.
+      if (error.code !== 'EPIPE' && error.code !== 'ERR_STREAM_PREMATURE_CLOSE') throw error;
+    });
+    if ((await end) !== 0) throw failure(words(), path);
+  } finally {
+    child.kill('SIGKILL');
+  }
+}
