@@ -91,6 +91,7 @@ export class EngineBed {
   readonly kernel = createKernel();
   readonly #netns: string;
   readonly #cgroup: string;
+  readonly #ids = new Set<string>();
   #roots = 0;
   runtime!: Runtime;
 
@@ -138,26 +139,20 @@ export class EngineBed {
     plan: Partial<ContainerPlan> = {},
   ): ContainerPlan {
     const id = plan.id ?? hexId(systemClock.random(ID_BYTES));
+    this.#ids.add(id);
     const cgroupPath = join(this.#cgroup, id.slice(0, 12));
     this.kernel.cgroups.ensure(cgroupPath);
     const whole = { ...SPEC, hostname: 'box', command, ...spec };
     return planOf(id, whole, { rootfs: this.rootfs(), netnsPath: this.#netns, cgroupPath, ...plan });
   }
 
-  /** Everything that a container may leave: its processes, cgroups and mounts. */
+  /** What containers may leave: processes, and cgroups of v1. */
   traces(): string[] {
-    const below = (path: string, prefix: string): string[] =>
-      readdirSync(path, { withFileTypes: true })
-        .filter((entry) => entry.isDirectory() && entry.name.startsWith(prefix))
-        .map(({ name }) => join(path, name));
-    const v1 =
-      this.kernel.cgroups.mount === '/sys/fs/cgroup'
-        ? []
-        : readdirSync('/sys/fs/cgroup').map((name) => join('/sys/fs/cgroup', name));
+    const v1 = this.kernel.cgroups.mount === '/sys/fs/cgroup' ? [] : readdirSync('/sys/fs/cgroup');
+    const own = (name: string): boolean => this.#ids.has(name.replace('sluice-', ''));
     return [
       ...this.kernel.cgroups.processes(this.#cgroup).map((pid) => `process ${pid}`),
-      ...v1.flatMap((mount) => below(mount, 'sluice-')).filter((path) => path.length > 80),
-      ...below(this.folder, 'nothing'),
+      ...v1.flatMap((name) => readdirSync(join('/sys/fs/cgroup', name)).filter(own)),
     ];
   }
 
