@@ -44,6 +44,7 @@ function openApi(): Document {
   const metrics = { add: () => undefined } as unknown as Scrape;
   const app = createApi({
     desired: nothing,
+    nodes: nothing,
     store: nothing,
     live: nothing,
     clock: systemClock,

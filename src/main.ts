@@ -20,6 +20,8 @@ import { Scrape } from './api/metrics.ts';
 import { createApi, createMetricsApp, serve, serveTcp } from './api/server.ts';
 import { createEbpfDataplane } from './balancer/ebpf.ts';
 import { type Clock, systemClock, withTimeLimit } from './clock.ts';
+import { Membership } from './cluster/membership.ts';
+import { Nodes } from './cluster/nodes.ts';
 import { Registration } from './cluster/registration.ts';
 import { type Config, loadConfig, SETTING_NAMES } from './config.ts';
 import type { DriverFactory, DriverHost, NetworkDriver, Underlay } from './contracts/driver.ts';
@@ -36,6 +38,7 @@ import { resolvConf } from './dns/resolv.ts';
 import { createNameServer } from './dns/server.ts';
 import { isSluiceError, SluiceError, toSluiceError } from './errors.ts';
 import { createIpam } from './ipam/ipam.ts';
+import { Echo } from './kernel/echo/echo.ts';
 import { tryFlock } from './kernel/fd.ts';
 import { createKernel } from './kernel/kernel.ts';
 import { findUnderlay, ownPrefixes } from './kernel/netlink/underlay.ts';
@@ -44,7 +47,7 @@ import { createLogger, type Logger } from './log.ts';
 import { registry } from './metrics.ts';
 import { objectPrefix, statusPrefix } from './model/keys.ts';
 import { cgroupName } from './model/mark.ts';
-import type { Node, NodeSpec } from './model/node.ts';
+import type { HostSpec, Node } from './model/node.ts';
 import type { Status } from './model/object.ts';
 import { lockState } from './store/lock.ts';
 import { createMemoryStore } from './store/memory.ts';
@@ -174,13 +177,40 @@ async function main(): Promise<void> {
     statuses,
   });
 
-  const describe = (): NodeSpec => {
-    const { address, port } = underlay();
-    const hostRoutes = ownPrefixes(kernel.host.netlink, config.instance);
-    return { address: config.advertise ?? address, vtep: address, port, hostRoutes: hostRoutes.sort() };
+  const describe = (): HostSpec => {
+    const hostRoutes = ownPrefixes(kernel.host.netlink, config.instance).sort();
+    const { vxlanPort: port, advertise } = config;
+    try {
+      const { address } = underlay();
+      return { address: advertise ?? address, vtep: address, port, hostRoutes };
+    } catch (error) {
+      // A single host needs no way to others.
+      if (isShared(config.store)) throw error;
+      return { address: advertise ?? LOCALHOST, port, hostRoutes };
+    }
   };
   const registration = new Registration({ store, clock, logger, node: config.node, describe });
-  if (isShared(config.store)) await registration.start();
+  await registration.start();
+  const echo = new Echo(clock);
+  const membership = new Membership({
+    store,
+    clock,
+    logger,
+    node: config.node,
+    ttlMs: config.sessionSeconds * 1_000,
+    prober: echo,
+    nodes: () => world.nodes.values(),
+    applied: () => world.revision,
+    onStates: (states) => world.judge(states),
+  });
+  if (isShared(config.store)) membership.start();
+  const nodes = new Nodes({
+    store,
+    clock,
+    node: config.node,
+    desired,
+    sessionOf: (name) => membership.sessionOf(name),
+  });
 
   const ending = new AbortController();
   const startedAt = new Date(clock.now()).toISOString();
@@ -191,6 +221,7 @@ async function main(): Promise<void> {
   const app = createApi({
     live,
     desired: { ...desired, statuses: liveStatuses(desired.statuses, dataplane) },
+    nodes,
     store,
     clock,
     node: config.node,
@@ -238,6 +269,8 @@ async function main(): Promise<void> {
     ending.abort(new SluiceError('daemon.stopping', 'the daemon is stopping'));
     await Promise.all(listeners.map((listener) => listener.close()));
     registration.stop();
+    await membership.stop();
+    echo[Symbol.dispose]();
     await controllers.stop();
     await runtime.close();
     await images.close();
@@ -256,6 +289,8 @@ async function main(): Promise<void> {
   names.onPortChange((id) => controllers.sandboxChanged(id));
   await controllers.start();
 }
+
+const LOCALHOST = '127.0.0.1';
 
 /** Whether other nodes may write to the store, too. */
 const isShared = (store: string): boolean => store.includes('://');

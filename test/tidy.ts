@@ -20,7 +20,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'src/ipam': ['src/contracts'],
   'src/balancer': ['src/contracts', 'src/kernel'],
   'src/dns': ['src/contracts', 'src/kernel'],
-  'src/cluster': ['src/contracts'],
+  'src/cluster': ['src/contracts', 'src/desired'],
   'src/controller': ['src/contracts', 'src/desired'],
   'src/api': ['src/contracts', 'src/desired'],
   'src/client': [],

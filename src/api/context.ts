@@ -8,6 +8,7 @@ import type { Store } from '../contracts/store.ts';
 import type { Desired } from '../desired/desired.ts';
 import type { Logger } from '../log.ts';
 import type { SystemReport } from '../model/answer.ts';
+import type { NodeRequest, NodeView } from '../model/node.ts';
 import type { Obj } from '../model/object.ts';
 import type { View } from '../model/request.ts';
 import { name, ref } from '../model/schema.ts';
@@ -28,9 +29,18 @@ export interface DesiredState {
   readonly statuses: Pick<Desired['statuses'], 'view'>;
 }
 
+/** Nodes and their sessions, as src/cluster knows them. */
+export interface NodesOfCluster {
+  list(): Promise<NodeView[]>;
+  get(ref: string): Promise<NodeView>;
+  update(ref: string, request: NodeRequest, options: { readonly actor?: string }): Promise<NodeView>;
+  remove(ref: string, options: { readonly actor?: string }): Promise<NodeView>;
+}
+
 export interface ApiOptions {
   readonly desired: DesiredState;
   readonly live: LiveContainers;
+  readonly nodes: NodesOfCluster;
   readonly store: Store;
   readonly clock: Clock;
   /** The node whose statuses are shown and waited for. */

@@ -70,7 +70,9 @@ export async function countObjects(store: Store, node: string): Promise<Counts> 
     }
     const count = { pending: 0, ready: 0, error: 0, removing: 0 };
     for (const { value } of (await store.list<Obj>(objectPrefix(kind))).items) {
-      count[value.removing ? 'removing' : (states.get(value.id) ?? 'pending')]++;
+      // A node is no work of a controller's: there is nothing to wait for.
+      const state = states.get(value.id) ?? (kind === 'node' ? 'ready' : 'pending');
+      count[value.removing ? 'removing' : state]++;
     }
     counts[kind] = count;
   }

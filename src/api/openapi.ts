@@ -32,6 +32,7 @@ export function describeApi(app: ApiApp, version: string) {
       { name: 'services', description: 'Names and addresses balanced over backends.' },
       { name: 'containers', description: 'Images run as process trees in sandboxes of their own.' },
       { name: 'volumes', description: 'Directories that outlive the containers which mount them.' },
+      { name: 'nodes', description: 'Hosts of the cluster and their sessions.' },
       { name: 'system' },
     ],
   });

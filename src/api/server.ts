@@ -22,6 +22,7 @@ import { endpoints } from './endpoints.ts';
 import { errorHandler, errorResponse, notFoundHandler, refuseInvalid } from './errors.ts';
 import { collectObjects, metrics } from './metrics.ts';
 import { networks } from './networks.ts';
+import { nodes } from './nodes.ts';
 import { openapi } from './openapi.ts';
 import { sandboxes } from './sandboxes.ts';
 import { services } from './services.ts';
@@ -104,7 +105,19 @@ export function createApi(options: ApiOptions): ApiApp {
       },
     }),
   );
-  for (const register of [networks, sandboxes, endpoints, services, containers, live, volumes, watch, system, metrics])
+  for (const register of [
+    networks,
+    sandboxes,
+    endpoints,
+    services,
+    nodes,
+    containers,
+    live,
+    volumes,
+    watch,
+    system,
+    metrics,
+  ])
     register(app, api);
   openapi(app, options.version);
   app.notFound(notFoundHandler(app.routes));

@@ -47,7 +47,8 @@ async function statusOf(api: Api): Promise<StatusAnswer> {
     const revision = await store.transact([]);
     const counts = await countObjects(store, node);
     const state = overall(report, true);
-    return { ...report, version, node, state, store: { available: true, incarnation, revision }, counts };
+    const nodes = (await api.nodes.list()).map(({ name, session }) => ({ name, ...session }));
+    return { ...report, version, node, state, store: { available: true, incarnation, revision }, counts, nodes };
   } catch (reason) {
     const { code, message } = toSluiceError(reason);
     const state = overall(report, false);

@@ -1,6 +1,7 @@
 /** `sluice status` and `sluice version`: what is there, and how it fares. */
 import type { StatusAnswer, VersionAnswer } from '../model/answer.ts';
 import type { Kind } from '../model/object.ts';
+import { agoText } from './cluster/node.ts';
 import { command } from './command/command.ts';
 import { one, text } from './command/flag.ts';
 import { ownVersion } from './install.ts';
@@ -31,7 +32,7 @@ const PLURALS: Readonly<Record<Kind, string>> = {
 };
 
 export function statusText(status: StatusAnswer): string {
-  const { store, counts, components, conditions } = status;
+  const { store, counts, components, conditions, nodes = [] } = status;
   const storeText = store.available
     ? `revision ${store.revision}`
     : `away: ${store.error?.message ?? 'no reason given'} (${store.error?.code ?? 'internal'})`;
@@ -57,9 +58,24 @@ export function statusText(status: StatusAnswer): string {
       error ? `${error.message} (${error.code})` : '',
     ]),
   );
+  const peers = renderTable(
+    ['NODE', 'STATE', 'LAST SEEN', 'EPOCH', 'APPLIED'],
+    nodes.map(({ name, state, silentMs, epoch, applied }) => [
+      name,
+      state,
+      agoText(silentMs),
+      String(epoch ?? ''),
+      String(applied ?? ''),
+    ]),
+  );
   const active = conditions.filter((condition) => condition.active);
   const wrong = active.map(({ type, message, since }) => `${type} since ${since}: ${clean(message)}\n`).join('');
-  return [head, ...(components.length > 0 ? [parts] : []), ...(wrong ? [`Conditions:\n${wrong}`] : [])].join('\n');
+  return [
+    head,
+    ...(nodes.length > 0 ? [peers] : []),
+    ...(components.length > 0 ? [parts] : []),
+    ...(wrong ? [`Conditions:\n${wrong}`] : []),
+  ].join('\n');
 }
 
 export const status = command({

@@ -49,6 +49,7 @@ export const tree: Tree = {
   port: { summary: 'Published ports of a container', load: async () => (await import('./container/look.ts')).port },
   rename: { summary: 'Give a container another name', load: async () => (await import('./container/life.ts')).rename },
   rm: { summary: 'Remove containers', load: async () => (await import('./container/life.ts')).rm },
+  node: { summary: 'Nodes of the cluster', load: async () => (await import('./cluster/node.ts')).node },
   inspect: {
     summary: 'All that is known of an object of any kind',
     load: async () => (await import('./inspect.ts')).inspect,

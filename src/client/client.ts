@@ -14,6 +14,7 @@ import type { Volume } from '../model/container/volume.ts';
 import type { Container } from '../model/container.ts';
 import type { Endpoint } from '../model/endpoint.ts';
 import type { Network } from '../model/network.ts';
+import type { NodeRequest, NodeView } from '../model/node.ts';
 import type { Kind } from '../model/object.ts';
 import type {
   AttachmentRequest,
@@ -89,6 +90,13 @@ export interface Client {
   };
   readonly containers: ContainerClient;
   readonly volumes: VolumeClient;
+  readonly nodes: {
+    list(): Promise<readonly NodeView[]>;
+    get(ref: string): Promise<NodeView>;
+    update(ref: string, request: NodeRequest): Promise<NodeView>;
+    /** `object.inuse` unless it is lost. */
+    remove(ref: string): Promise<NodeView>;
+  };
   version(): Promise<VersionAnswer>;
   status(): Promise<StatusAnswer>;
   /** Prometheus text. */
@@ -151,6 +159,12 @@ export function createClient(options: ClientOptions = {}): Client {
     },
     containers: containerClient(call, resource<View<Container>, ContainerRequest>(call, 'containers'), clock),
     volumes: volumeClient(call, resource<View<Volume>, VolumeRequest>(call, 'volumes')),
+    nodes: {
+      list: async () => (await call.json<{ readonly items: readonly NodeView[] }>('GET', at('nodes'))).items,
+      get: (ref) => call.json('GET', at('nodes', ref)),
+      update: (ref, body) => call.json('PATCH', at('nodes', ref), { body }),
+      remove: (ref) => call.json('DELETE', at('nodes', ref)),
+    },
     version: () => call.json('GET', at('version')),
     status: () => call.json('GET', at('status')),
     metrics: () => call.text('GET', '/metrics'),

@@ -4,11 +4,12 @@
  */
 import type { Clock, Timer } from '../clock.ts';
 import type { Op, Store } from '../contracts/store.ts';
+import { sameJson } from '../desired/records.ts';
 import { isSluiceError, SluiceError, toSluiceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { hexId, ID_BYTES } from '../model/id.ts';
 import { clusterTopic, nameKey, objectKey } from '../model/keys.ts';
-import type { Node, NodeSpec } from '../model/node.ts';
+import type { HostSpec, Node } from '../model/node.ts';
 
 /** How often the host is looked at again, milliseconds. */
 const REFRESH_MS = 10_000;
@@ -23,7 +24,7 @@ export interface RegistrationOptions {
   readonly logger: Logger;
   readonly node: string;
   /** What is true of this host now. */
-  readonly describe: () => NodeSpec;
+  readonly describe: () => HostSpec;
 }
 
 export class Registration {
@@ -48,17 +49,17 @@ export class Registration {
 
   /** Writes the record where it is missing or says something else. True: it was written. */
   async refresh(): Promise<boolean> {
-    const spec = this.#options.describe();
+    const host = this.#options.describe();
     for (let attempt = 1; ; attempt++) {
       try {
-        return await this.#write(spec);
+        return await this.#write(host);
       } catch (error) {
         if (!isSluiceError(error, 'store.conflict') || attempt === ATTEMPTS_MAX) throw error;
       }
     }
   }
 
-  async #write(spec: NodeSpec): Promise<boolean> {
+  async #write(host: HostSpec): Promise<boolean> {
     const { store, clock, node } = this.#options;
     const nameAt = nameKey('node', null, node);
     const claim = await store.get<{ readonly id: string }>(nameAt);
@@ -68,9 +69,11 @@ export class Registration {
         node,
         id: claim.value.id,
       });
-    if (known && JSON.stringify(known.value.spec) === JSON.stringify(spec)) return false;
     const ops: Op[] = [];
     if (known) {
+      // What others have set, and what a newer version knows, stays.
+      const spec = { ...known.value.spec, vtep: undefined, ...host };
+      if (sameJson(known.value.spec, spec)) return false;
       const value = { ...known.value, spec };
       ops.push({ op: 'put', key: known.key, value, expect: known.revision });
     } else {
@@ -84,7 +87,7 @@ export class Registration {
         owner: node,
         labels: {},
         createdAt: new Date(clock.now()).toISOString(),
-        spec,
+        spec: host,
       };
       ops.push({ op: 'put', key: objectKey('node', id), value, expect: 0 });
       ops.push({ op: 'put', key: nameAt, value: { id }, expect: 0 });

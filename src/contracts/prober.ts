@@ -1,4 +1,4 @@
-/** Health of backends, probed from the node that owns them. The health checks proper come with the balancer's own issue. */
+/** Probes: the health of backends, from the node that owns them, and whether the kernels of other hosts answer. */
 export interface Probe {
   readonly backend: string;
   readonly kind: 'tcp' | 'http' | 'exec';
@@ -9,4 +9,10 @@ export interface Probe {
 export interface Prober {
   /** Resolves to null when healthy, else to the reason in words. Never rejects. */
   probe(probe: Probe, signal: AbortSignal): Promise<string | null>;
+}
+
+/** Whether another host's kernel answers, whatever has become of its daemon. */
+export interface PeerProber {
+  /** Never rejects: what cannot be asked does not answer. */
+  answers(address: string, timeoutMs: number): Promise<boolean>;
 }

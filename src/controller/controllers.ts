@@ -296,6 +296,8 @@ export class Controllers {
       this.#peers.review(id);
       this.#peerLoop.trigger(id);
     }
+    // A node that is lost or drained leaves names and balancing; one that came back is in again.
+    for (const id of this.#context.world.networks.keys()) this.#touch(id);
   }
 
   /** A network that spans hosts was set up here, anew, or taken down. */

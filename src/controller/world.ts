@@ -14,7 +14,7 @@ import type { Container } from '../model/container.ts';
 import type { Endpoint } from '../model/endpoint.ts';
 import { clusterTopic, networkTopic, nodeTopic, objectPrefix } from '../model/keys.ts';
 import type { Network } from '../model/network.ts';
-import type { Node } from '../model/node.ts';
+import type { Node, NodeState } from '../model/node.ts';
 import type { Kind, Obj } from '../model/object.ts';
 import type { Sandbox } from '../model/sandbox.ts';
 import type { Service } from '../model/service.ts';
@@ -64,6 +64,7 @@ export class World {
     volume: new Map(),
   };
   readonly #nodeIds = new Map<string, string>();
+  #states: ReadonlyMap<string, NodeState> = new Map();
   /** Endpoint ids by sandbox and by network. */
   readonly #bySandbox = new Map<string, Set<string>>();
   readonly #byNetwork = new Map<string, Set<string>>();
@@ -130,6 +131,25 @@ export class World {
   nodeNamed(name: string): Node | undefined {
     const id = this.#nodeIds.get(name);
     return id === undefined ? undefined : this.#objects.node.get(id);
+  }
+
+  /** What has become of the other nodes; listeners are told of each that is judged otherwise than before. */
+  judge(states: ReadonlyMap<string, NodeState>): void {
+    const before = this.#states;
+    this.#states = states;
+    for (const node of this.#objects.node.values())
+      if (states.get(node.name) !== before.get(node.name))
+        for (const listener of this.#listeners) listener('node', node.id, node, node);
+  }
+
+  /** Whether what runs on that node is to be named and balanced over: not when its host is lost. */
+  serves(owner: string | null): boolean {
+    return owner === null || this.#states.get(owner) !== 'lost';
+  }
+
+  /** Whether new connections may go there: not to a node that is drained, either. */
+  takesConnections(owner: string | null): boolean {
+    return this.serves(owner) && (owner === null || this.nodeNamed(owner)?.spec.availability !== 'drained');
   }
 
   /** Whether other nodes write to the store, too. */

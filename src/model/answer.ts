@@ -1,4 +1,5 @@
 /** What the API answers besides objects, and what `watch` sends; src/model/schema.ts describes the same to OpenAPI. */
+import type { NodeSession } from './node.ts';
 import type { Condition, Kind, Obj, State, Status } from './object.ts';
 
 export interface VersionAnswer {
@@ -48,6 +49,8 @@ export interface StatusAnswer extends SystemReport {
   };
   /** Objects by kind and state on this node; absent while the store is away. */
   readonly counts?: Counts;
+  /** Each node, and what this one knows of its session; absent while the store is away. */
+  readonly nodes?: readonly (NodeSession & { readonly name: string })[];
 }
 
 /** An object or the status of one has changed, or is gone (`null`). */

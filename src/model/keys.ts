@@ -33,11 +33,17 @@ export const leaseKey = (pool: string, address: string): string => `lease/${pool
 /** Leases of one pool, or of all. */
 export const leasePrefix = (pool?: string): string => (pool === undefined ? 'lease/' : `lease/${pool}/`);
 
+/** A node's signs of life. Nobody is told of them: who wants to know looks. */
+export const beatKey = (node: string): string => `${beatPrefix}${node}`;
+export const beatPrefix = 'alive/';
+
 /** Node-local numbers that outlive the daemon (views, attachments, backend sets, backends). */
 export const numberKey = (node: string, space: NumberSpace, key: string): string =>
   `local/${node}/number/${space}/${key}`;
 export const numberPrefix = (node: string, space: NumberSpace): string => `local/${node}/number/${space}/`;
 export const counterKey = (node: string, space: NumberSpace): string => `local/${node}/counter/${space}`;
+/** Everything that is one node's own. */
+export const nodePrefix = (node: string): string => `local/${node}/`;
 export type NumberSpace = 'attachment' | 'view' | 'set' | 'backend';
 
 export const clusterTopic = 'cluster';

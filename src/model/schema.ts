@@ -8,6 +8,7 @@ import type { ComponentHealth, Counts, StatusAnswer, VersionAnswer } from './ans
 import type { Endpoint } from './endpoint.ts';
 import { NAME_PATTERN } from './id.ts';
 import type { Network, SubnetSpec } from './network.ts';
+import type { Node, NodeRequest, NodeSession, NodeSpec, NodeView } from './node.ts';
 import { type Condition, KINDS, type Obj, type Status } from './object.ts';
 import type {
   AttachmentRequest,
@@ -204,6 +205,27 @@ export const backendsRequest = z
   .strictObject({ add: backends.optional(), remove: backends.optional() } satisfies Shape<BackendsRequest>)
   .openapi('BackendsRequest');
 
+/** Body of PATCH /v1/nodes/{name}. */
+export const nodeRequest = z
+  .strictObject({
+    labels: z
+      .record(
+        z
+          .string()
+          .max(256)
+          .regex(/^[^\s=!]+$/, 'a label key has no blanks, = or !'),
+        z.string().max(4096).nullable(),
+      )
+      .refine((map) => Object.keys(map).length <= 256, 'more than 256 entries')
+      .optional()
+      .openapi({ description: 'Labels to set; `null` takes one away.', example: { zone: 'a' } }),
+    availability: z
+      .enum(['active', 'drained'])
+      .optional()
+      .openapi({ description: '`drained`: its backends take no new connections; those that are open stay.' }),
+  } satisfies Shape<NodeRequest>)
+  .openapi('NodeRequest');
+
 /* Answers. They describe; nothing is parsed with them but in tests. */
 
 const state = z.enum(['pending', 'ready', 'error', 'removing']);
@@ -329,6 +351,30 @@ export const serviceView = view<Service>(
     aliases: z.array(text),
   } satisfies Shape<Service['spec']>),
 );
+const sessionShape = {
+  state: z.enum(['ready', 'unreachable', 'lost']).openapi({
+    description: '`unreachable`: its session ended, its kernel answers; `lost`: nor does that.',
+  }),
+  epoch: z.int().optional(),
+  silentMs: z.int(),
+  applied: z.int().optional().openapi({ description: 'Revision of the desired state up to which it has read.' }),
+} satisfies Shape<NodeSession>;
+export const nodeView: z.ZodType<NodeView> = (
+  view<Node>(
+    'node',
+    z.strictObject({
+      address: text,
+      vtep: text.optional(),
+      port: z.int(),
+      hostRoutes: z.array(text),
+      availability: z.enum(['active', 'drained']).optional(),
+    } satisfies Shape<NodeSpec>),
+  ) as unknown as z.ZodObject
+)
+  .extend({
+    session: z.strictObject(sessionShape),
+  })
+  .openapi('NodeWithSession') as unknown as z.ZodType<NodeView>;
 /** `{items}`: room for more beside the list. */
 export const listOf = <T>(item: z.ZodType<T>) => z.strictObject({ items: z.array(item) });
 
@@ -368,5 +414,6 @@ export const statusAnswer: z.ZodType<StatusAnswer> = z
       error: z.strictObject(failure).optional(),
     } satisfies Shape<StatusAnswer['store']>),
     counts: counts.optional(),
+    nodes: z.array(z.strictObject({ name: text, ...sessionShape })).optional(),
   } satisfies Shape<StatusAnswer>)
   .openapi('DaemonStatus');

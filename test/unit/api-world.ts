@@ -5,6 +5,7 @@ import type { ApiOptions, DesiredState } from '../../src/api/context.ts';
 import { Scrape } from '../../src/api/metrics.ts';
 import { createApi } from '../../src/api/server.ts';
 import { systemClock } from '../../src/clock.ts';
+import { Nodes } from '../../src/cluster/nodes.ts';
 import type { NetworkDriver } from '../../src/contracts/driver.ts';
 import type { LiveContainers } from '../../src/contracts/live.ts';
 import type { Entry, Op, Session, Store, TransactOptions, WatchEvent } from '../../src/contracts/store.ts';
@@ -14,6 +15,7 @@ import { createIpam } from '../../src/ipam/ipam.ts';
 import { createLogger } from '../../src/log.ts';
 import type { Endpoint } from '../../src/model/endpoint.ts';
 import type { Network } from '../../src/model/network.ts';
+import type { NodeSession } from '../../src/model/node.ts';
 import type { Obj, State } from '../../src/model/object.ts';
 import type { Sandbox } from '../../src/model/sandbox.ts';
 import type { Service } from '../../src/model/service.ts';
@@ -172,6 +174,16 @@ export class World {
     statuses: this.state.statuses,
   };
 
+  /** What this node knows of each session; not named: ready. */
+  readonly sessions = new Map<string, NodeSession>();
+  readonly nodes = new Nodes({
+    store: this.store,
+    clock: systemClock,
+    node: NODE,
+    desired: this.state,
+    sessionOf: (name) => this.sessions.get(name) ?? { state: 'ready', silentMs: 0 },
+  });
+
   constructor() {
     this.#control().catch((error) => expect(error).toMatchObject({ code: 'store.unavailable' }));
   }
@@ -181,6 +193,7 @@ export class World {
     return createApi({
       desired: this.desired,
       live: new Proxy({} as LiveContainers, { get: (_, key) => Reflect.get(this.live, key) }),
+      nodes: this.nodes,
       store: this.store,
       clock: systemClock,
       node: NODE,

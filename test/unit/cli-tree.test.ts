@@ -25,6 +25,7 @@ const CONTAINER_VERBS =
 test('what is due is there', () => {
   expect(commands.map(([path]) => path).sort()).toEqual(
     [
+      ...['ls', 'inspect', 'label', 'drain', 'undrain', 'rm'].map((verb) => `node ${verb}`),
       ...['create', 'ls', 'inspect', 'update', 'rm', 'connect', 'disconnect', 'prune'].map((verb) => `network ${verb}`),
       ...['ls', 'inspect'].map((verb) => `endpoint ${verb}`),
       ...['create', 'ls', 'inspect', 'rm', 'exec', 'attach'].map((verb) => `sandbox ${verb}`),

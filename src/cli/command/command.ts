@@ -32,7 +32,7 @@ export interface Arg<T = unknown> {
   /** The first word of a command to run: nothing from here on is ours to read. */
   readonly command: boolean;
   /** Kind of object whose names fit here. */
-  readonly of?: 'network' | 'sandbox' | 'endpoint' | 'service' | 'container' | 'volume' | 'image';
+  readonly of?: 'network' | 'sandbox' | 'endpoint' | 'service' | 'container' | 'volume' | 'image' | 'node';
   readonly read: (words: readonly string[]) => T;
 }
 

@@ -94,7 +94,9 @@ export class NameController {
                   tracker.isReady('endpoint', endpoint.id) &&
                   placeOfSandbox(this.#context, endpoint.spec.sandbox).named,
               ),
-            ...[...world.peersOfNetwork(networkId).values()].filter(({ removing }) => !removing),
+            ...[...world.peersOfNetwork(networkId).values()].filter(
+              ({ removing, owner }) => !removing && world.serves(owner),
+            ),
           ],
           // Another node's sandbox is known by its endpoint alone.
           ({ name, spec }) => world.sandboxes.get(spec.sandbox)?.name ?? name.slice(0, -network.name.length - 1),

@@ -120,7 +120,7 @@ export class ServiceController {
             placeOfSandbox(this.#context, endpoint.spec.sandbox).serving,
         ),
       ...[...world.peersOfNetwork(service.spec.network).values()].filter(({ removing }) => !removing),
-    ];
+    ].filter(({ owner }) => world.takesConnections(owner));
     const next: Programmed[] = [];
     for (const planned of planService(service, endpoints)) {
       const backends: DataplaneBackend[] = [];
@@ -138,7 +138,7 @@ export class ServiceController {
         ? (inKernel.get(programmed.set) ?? [])
         : (before.find(({ set }) => set === programmed.set)?.backends ?? []);
       dataplane.ensureBackends(programmed.set, programmed.backends);
-      this.#resetGone(old, programmed.backends);
+      this.#resetGone(service, old, programmed.backends);
     }
     fault('service.backends');
     this.#programmed.set(service.id, next);
@@ -163,7 +163,7 @@ export class ServiceController {
   }
 
   /** Resets what still talks to backends whose endpoint is no more. */
-  #resetGone(old: readonly DataplaneBackend[], now: readonly DataplaneBackend[]): void {
+  #resetGone(service: Service, old: readonly DataplaneBackend[], now: readonly DataplaneBackend[]): void {
     const { world, tracker, dataplane, logger } = this.#context;
     for (const backend of old) {
       if (now.some(({ number }) => number === backend.number)) continue;
@@ -171,6 +171,9 @@ export class ServiceController {
       if (endpointId === null) continue;
       const endpoint = world.endpoints.get(endpointId);
       if (endpoint && !endpoint.removing && tracker.isReady('endpoint', endpointId)) continue;
+      const { network } = service.spec;
+      const peer = world.peersOfNetwork(network).get(endpointId);
+      if (peer && !peer.removing && world.serves(peer.owner)) continue;
       const count = dataplane.reset(backend, this.#spaces.all());
       if (count > 0)
         logger.info(

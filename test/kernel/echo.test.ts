@@ -1,0 +1,54 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { systemClock } from '../../src/clock.ts';
+import type { Kernel } from '../../src/contracts/kernel.ts';
+import { Echo } from '../../src/kernel/echo/echo.ts';
+import { createKernel } from '../../src/kernel/kernel.ts';
+import { createLab, type Lab } from '../../src/lab/lab.ts';
+
+describe('whether a kernel answers', () => {
+  let lab: Lab;
+  let kernel: Kernel;
+  let echo: Echo;
+  beforeAll(async () => {
+    lab = await createLab({ name: 'echo', hosts: ['a', 'b'] });
+    kernel = createKernel({ host: lab.host('a').netnsPath });
+    echo = new Echo(systemClock);
+  });
+  afterAll(async () => {
+    echo[Symbol.dispose]();
+    kernel[Symbol.dispose]();
+    expect(await lab.close()).toEqual([]);
+  });
+  /** Asked from host a. */
+  const answers = (address: string, timeoutMs = 500): Promise<boolean> => {
+    let asked!: Promise<boolean>;
+    kernel.host.run(() => {
+      asked = echo.answers(address, timeoutMs);
+    });
+    return asked;
+  };
+
+  test('over IPv4 and IPv6, many at once', async () => {
+    const { address, address6 } = lab.host('b');
+    expect(await answers(address, 2_000)).toBe(true);
+    expect(await answers(address6, 2_000)).toBe(true);
+    const many = Array.from({ length: 100 }, (_, n) => answers(n % 2 ? address : address6, 2_000));
+    expect((await Promise.all(many)).filter(Boolean)).toHaveLength(100);
+  });
+
+  test('not where nobody is, where no route leads, or behind a host that is down', async () => {
+    expect(await answers('198.18.0.99', 200)).toBe(false);
+    expect(await answers('2001:db8:18::99', 200)).toBe(false);
+    await lab.host('b').must('ip link set eth0 down');
+    expect(await answers(lab.host('b').address, 200)).toBe(false);
+    await lab.host('b').must('ip link set eth0 up');
+    await expect.poll(() => answers(lab.host('b').address, 200), { timeout: 10_000 }).toBe(true);
+  });
+
+  test('though every ping of the host is heard by its raw sockets', async () => {
+    const { address } = lab.host('b');
+    const pinging = lab.host('a').exec(['ping', '-c', '20', '-i', '0.01', '-n', address]);
+    expect(await answers('198.18.0.99', 200)).toBe(false);
+    expect((await pinging).code).toBe(0);
+  });
+});

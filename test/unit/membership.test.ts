@@ -1,0 +1,146 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { Beat } from '../../src/cluster/judgement.ts';
+import { Membership } from '../../src/cluster/membership.ts';
+import type { Store } from '../../src/contracts/store.ts';
+import { SluiceError } from '../../src/errors.ts';
+import { createLogger } from '../../src/log.ts';
+import { beatKey } from '../../src/model/keys.ts';
+import type { Node, NodeState } from '../../src/model/node.ts';
+import { createMemoryStore } from '../../src/store/memory.ts';
+import { createManualClock, type ManualClock } from '../clock.ts';
+
+const TTL = 3_000;
+const NODES = ['a', 'b', 'c'];
+
+describe('nodes that share a store', () => {
+  let clock: ManualClock;
+  let store: Store;
+  /** Whose kernel answers. */
+  let answering: Set<string>;
+  /** Who cannot reach the store. */
+  let cutOff: Set<string>;
+  let members: Map<string, Membership>;
+  let states: Map<string, ReadonlyMap<string, NodeState>>;
+
+  const reached = (node: string): Store =>
+    new Proxy(store, {
+      get: (target, key) => {
+        const method = Reflect.get(target, key);
+        if (typeof method !== 'function') return method;
+        return async (...words: unknown[]) => {
+          if (cutOff.has(node)) throw new SluiceError('store.unavailable', 'cut off');
+          return method.apply(target, words);
+        };
+      },
+    });
+  const join = (node: string): Membership => {
+    const member = new Membership({
+      store: reached(node),
+      clock,
+      logger: createLogger('silent'),
+      node,
+      ttlMs: TTL,
+      prober: { answers: async (address) => answering.has(address) },
+      nodes: () => NODES.map((name) => ({ name, spec: { address: name } }) as Node),
+      applied: () => 7,
+      onStates: (now) => states.set(node, now),
+    });
+    members.set(node, member);
+    member.start();
+    return member;
+  };
+  /** Lets time pass in steps short enough for every timer and what it began. */
+  const pass = async (ms: number): Promise<void> => {
+    for (let passed = 0; passed < ms; passed += 50) {
+      clock.advance(50);
+      await new Promise(setImmediate);
+    }
+  };
+  beforeEach(() => {
+    clock = createManualClock();
+    store = createMemoryStore({ clock });
+    answering = new Set(NODES);
+    cutOff = new Set();
+    members = new Map();
+    states = new Map();
+    for (const node of NODES) join(node);
+  });
+  afterEach(async () => {
+    for (const member of members.values()) await member.stop();
+    await store.close();
+  });
+
+  test('see each other, their epochs and how far they have read', async () => {
+    await pass(10_000);
+    expect(states.size).toBe(0);
+    expect(members.get('a')!.sessionOf('b')).toMatchObject({ state: 'ready', epoch: 1, applied: 7 });
+    expect(members.get('a')!.sessionOf('a')).toEqual({ state: 'ready', epoch: 1, silentMs: 0, applied: 7 });
+  });
+
+  test('tell one whose daemon is dead from one whose host is lost', async () => {
+    await pass(5_000);
+    await members.get('b')!.stop();
+    await pass(4_000);
+    expect(states.get('a')?.get('b')).toBe('unreachable');
+    answering.delete('b');
+    await pass(1_600);
+    expect(states.get('a')?.get('b')).toBe('lost');
+    expect(states.get('c')?.get('b')).toBe('lost');
+    answering.add('b');
+    join('b');
+    await pass(1_500);
+    expect(states.get('a')?.get('b')).toBe('ready');
+    expect(members.get('a')!.sessionOf('b').epoch).toBe(2);
+  });
+
+  test('learn of a lost host within four seconds of its last sign of life', async () => {
+    await pass(5_000);
+    cutOff.add('b');
+    answering.delete('b');
+    await pass(2_000);
+    expect(states.size).toBe(0);
+    await pass(2_000);
+    expect(states.get('a')?.get('b')).toBe('lost');
+  });
+
+  test('judge nobody while the store is away, nor within a session of its return', async () => {
+    await pass(5_000);
+    for (const node of NODES) cutOff.add(node);
+    answering.clear();
+    await pass(60_000);
+    expect(states.size).toBe(0);
+    cutOff.delete('a');
+    await pass(2_500);
+    expect(states.size).toBe(0);
+    cutOff.delete('b');
+    await pass(3_000);
+    expect([...states.get('a')!]).toEqual([
+      ['b', 'ready'],
+      ['c', 'lost'],
+    ]);
+  });
+
+  test('give signs of life under a session that nobody else holds', async () => {
+    await pass(5_000);
+    // A second daemon of the same name: its signs of life are refused as long as the first lives.
+    const twin = new Membership({
+      store,
+      clock,
+      logger: createLogger('silent'),
+      node: 'a',
+      ttlMs: TTL,
+      prober: { answers: async () => true },
+      nodes: () => [],
+      applied: () => 9,
+      onStates: () => undefined,
+    });
+    twin.start();
+    await pass(10_000);
+    expect((await store.get<Beat>(beatKey('a')))?.value).toMatchObject({ epoch: 1, applied: 7 });
+    expect(twin.sessionOf('a').epoch).toBeUndefined();
+    await members.get('a')!.stop();
+    await pass(2_000);
+    expect((await store.get<Beat>(beatKey('a')))?.value).toMatchObject({ epoch: 2, applied: 9 });
+    await twin.stop();
+  });
+});
