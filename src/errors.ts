@@ -71,6 +71,7 @@ export const ERROR_CODES = {
   'store.damaged': [500, 'The store file is damaged.'],
   'store.newer': [500, 'The store was written by a newer version of Sluice.'],
   'store.locked': [500, 'Another daemon holds the state directory.'],
+  'store.foreign': [409, 'The Redis belongs to another cluster; see clusterId.'],
   'store.fenced': [409, 'The session that guards this write has ended.'],
   'wait.timeout': [504, 'The change is stored but was not programmed within the time limit; the objects are named.'],
   'kernel.missing': [500, 'The kernel lacks a feature that this needs; it is named.'],
