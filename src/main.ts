@@ -181,8 +181,8 @@ async function main(): Promise<void> {
     const hostRoutes = ownPrefixes(kernel.host.netlink, config.instance).sort();
     const { vxlanPort: port, advertise } = config;
     try {
-      const { address } = underlay();
-      return { address: advertise ?? address, vtep: address, port, hostRoutes };
+      const { address, mtu } = underlay();
+      return { address: advertise ?? address, vtep: address, port, mtu, hostRoutes };
     } catch (error) {
       // A single host needs no way to others.
       if (isShared(config.store)) throw error;

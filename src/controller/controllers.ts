@@ -8,6 +8,7 @@ import { toSluiceError } from '../errors.ts';
 import type { ComponentHealth } from '../model/answer.ts';
 import type { Container } from '../model/container.ts';
 import type { Endpoint, EndpointDetail } from '../model/endpoint.ts';
+import type { Node } from '../model/node.ts';
 import type { Obj, Status } from '../model/object.ts';
 import type { Service } from '../model/service.ts';
 import { audit, auditFirewall } from './audit.ts';
@@ -259,7 +260,8 @@ export class Controllers {
   #changed(kind: WatchedKind, id: string, now: Obj | undefined, before: Obj | undefined): void {
     const { world } = this.#context;
     if (kind === 'node') {
-      this.#nodesChanged();
+      const told = (node: Obj | undefined) => JSON.stringify([(node as Node)?.spec.vtep, (node as Node)?.spec.mtu]);
+      if (told(now) !== told(before)) this.#nodesChanged();
       return;
     }
     if (kind === 'endpoint') {

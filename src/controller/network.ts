@@ -2,8 +2,9 @@
 import type { NetworkDriver, NetworkResult, Underlay } from '../contracts/driver.ts';
 import { SluiceError } from '../errors.ts';
 import { fault } from '../fault.ts';
+import { familyOf } from '../model/ip.ts';
 import { bridgeOf, NETWORK_SLOTS_MAX } from '../model/mark.ts';
-import type { Network } from '../model/network.ts';
+import { mtuBudget, type Network } from '../model/network.ts';
 import { reportBlockers, reportUnderlay } from './audit.ts';
 import { type Context, driverNetwork } from './context.ts';
 import type { Firewall } from './firewall/firewall.ts';
@@ -47,7 +48,7 @@ export class NetworkController {
     const wasReady = tracker.isReady('network', network.id) && (!isGlobal || before.ifindex !== undefined);
     // Before the first device that listens on the port.
     if (isGlobal) this.#guard();
-    const result = await driver.createNetwork(driverNetwork(network));
+    const result = await driver.createNetwork({ ...driverNetwork(network), mtu: this.#mtu(network, driver) });
     fault('network.driver');
     if (result.routed) this.#firewall.route(network.spec);
     const slot = isGlobal ? this.#slot(network) : undefined;
@@ -71,6 +72,15 @@ export class NetworkController {
     const { ifname, ifindex, mtu, tunnel } = result;
     await tracker.ready(network, { ifname, ifindex, mtu, tunnel, slot });
     if (isGlobal && !sameTunnel(before, result)) this.#onTunnel(network.id);
+  }
+
+  /** What every host can take: of packets that one host's links let pass and another's do not, nobody would hear. */
+  #mtu({ spec }: Network, driver: NetworkDriver): number | undefined {
+    if (spec.scope !== 'global' || spec.mtu !== undefined) return spec.mtu;
+    const { address, mtu } = this.#underlay();
+    const { ipv4, ipv6 } = driver.capabilities().overhead;
+    const others = [...this.#context.world.nodes.values()].flatMap((node) => node.spec.mtu ?? []);
+    return mtuBudget(undefined, Math.min(mtu, ...others), familyOf(address) === 4 ? ipv4 : ipv6);
   }
 
   /** A host has a global network's devices while it has an endpoint on it, and not before. */
@@ -154,5 +164,5 @@ export class NetworkController {
   }
 }
 
-const sameTunnel = (before: TunnelDetail, { ifindex, tunnel }: NetworkResult): boolean =>
-  before.ifindex === ifindex && JSON.stringify(before.tunnel) === JSON.stringify(tunnel);
+const sameTunnel = (before: TunnelDetail, { ifindex, mtu, tunnel }: NetworkResult): boolean =>
+  before.ifindex === ifindex && before.mtu === mtu && JSON.stringify(before.tunnel) === JSON.stringify(tunnel);

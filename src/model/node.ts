@@ -9,6 +9,8 @@ export interface HostSpec {
   readonly vtep?: string;
   /** UDP port of VXLAN. */
   readonly port: number;
+  /** Of the interface that has the tunnel end point, in bytes: what is larger does not reach it. */
+  readonly mtu?: number;
   /** Prefixes to which the host has routes, but those of its own networks: no automatic subnet of the cluster may overlap them. */
   readonly hostRoutes: readonly string[];
 }

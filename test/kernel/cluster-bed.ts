@@ -81,8 +81,8 @@ export class ClusterNode {
   async start(): Promise<void> {
     const logger = createLogger(process.env.SLUICE_TEST_LOG ?? 'silent', { node: this.host.name });
     const hostRoutes = ownPrefixes(this.kernel.host.netlink, this.host.instance);
-    const { address, port } = this.#underlay();
-    const describe = () => ({ address, vtep: address, port, hostRoutes });
+    const { address, port, mtu } = this.#underlay();
+    const describe = () => ({ address, vtep: address, port, mtu, hostRoutes });
     await new Registration({ store: this.#store, clock, logger, node: this.host.name, describe }).refresh();
     const dataplane = createFakeDataplane();
     await dataplane.start();

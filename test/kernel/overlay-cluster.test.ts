@@ -140,6 +140,28 @@ while time.time()<end:
     await until('the one that went is pruned', () => entries(a, mesh.id).every(({ mac }) => mac !== two.mac));
   });
 
+  test('the MTU is what the narrowest host takes, and follows when one comes', async () => {
+    bed = await ClusterBed.open('clmtu', 2);
+    const [a, b] = bed.nodes as Three;
+    await b.stop();
+    const { object: mesh } = await a.desired.networks.put('mesh', { driver: 'overlay' });
+    const one = await a.box('one', 'mesh');
+    const mtu = async () => /mtu (\d+)/.exec((await one.run('ip -o link show eth0')).stdout)?.[1];
+    expect(await mtu()).toBe('1450');
+    await b.host.must('ip link set eth0 mtu 1400');
+    await b.start();
+    const two = await b.box('two', 'mesh');
+    const narrow = async () => (await mtu()) === '1350';
+    const end = performance.now() + 5_000 * SLOWNESS;
+    while (!(await narrow())) if (performance.now() > end) throw new Error('the MTU did not follow');
+    expect(a.device('sl', mesh.id)).toMatchObject({ mtu: 1350 });
+    expect(a.device('sx', mesh.id)).toMatchObject({ mtu: 1350 });
+    await reach(one, two.addresses[0]!);
+    // 1350, less the headers of IPv4 and ICMP.
+    const full = await one.run(['ping', '-c', '1', '-W', '1', '-M', 'do', '-s', '1322', two.addresses[0]!]);
+    expect(full.code).toBe(0);
+  });
+
   test("automatic subnets overlap no route of any node, and names and VNIs are the cluster's", async () => {
     bed = await ClusterBed.open('clnet', 2);
     const [a, b] = bed.nodes as Three;

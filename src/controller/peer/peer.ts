@@ -13,6 +13,7 @@ import { PeerTable } from './table.ts';
 /** `Status.detail` of a network that spans hosts, while this one takes part. */
 export interface TunnelDetail {
   readonly ifindex?: number;
+  readonly mtu?: number;
   readonly tunnel?: NetworkResult['tunnel'];
   /** Number of its way through this host (firewall/path.ts). */
   readonly slot?: number;

@@ -70,6 +70,10 @@ export class Ports {
       link = this.#make(name, alias, bridge.mtu, endpoint, netnsPath);
       changed.push(`veth ${name} made`);
     }
+    if (link.mtu !== bridge.mtu) {
+      netlink.setLink(link.ifindex, { mtu: bridge.mtu });
+      changed.push(`MTU of ${name} set to ${bridge.mtu}`);
+    }
     const port = { learning: false, unicastFlood: false, isolated };
     if (
       link.master !== bridge.ifindex ||
