@@ -36,9 +36,14 @@ export class Registration {
     this.#options = options;
   }
 
-  /** Registers now (rejects when that fails) and looks again from time to time. */
+  /** Registers now and looks again from time to time. Rejects when that fails, but while the store is away: what runs here goes on without it. */
   async start(): Promise<void> {
-    await this.refresh();
+    try {
+      await this.refresh();
+    } catch (error) {
+      if (!isSluiceError(error, 'store.unavailable')) throw error;
+      this.#options.logger.warn({ err: error.message }, 'node not registered yet');
+    }
     this.#schedule();
   }
 

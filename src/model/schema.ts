@@ -366,6 +366,7 @@ export const nodeView: z.ZodType<NodeView> = (
       address: text,
       vtep: text.optional(),
       port: z.int(),
+      mtu: z.int().optional(),
       hostRoutes: z.array(text),
       availability: z.enum(['active', 'drained']).optional(),
     } satisfies Shape<NodeSpec>),

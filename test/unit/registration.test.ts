@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Registration } from '../../src/cluster/registration.ts';
 import type { Store } from '../../src/contracts/store.ts';
+import { SluiceError } from '../../src/errors.ts';
 import { createLogger } from '../../src/log.ts';
 import type { Node, NodeSpec } from '../../src/model/node.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
@@ -47,5 +48,27 @@ describe("a node's record", () => {
     spec = { ...spec, vtep: '192.0.2.8' };
     clock.advance(60_000);
     expect((await nodes())[0]?.spec.vtep).toBe('192.0.2.7');
+  });
+
+  test('waits for a store that is away at the start', async () => {
+    const away = {
+      ...store,
+      get: () => Promise.reject(new SluiceError('store.unavailable', 'away')),
+    } as unknown as Store;
+    let now: Store = away;
+    const turned = new Proxy(store, {
+      get: (_, key) => {
+        const value = Reflect.get(now, key) as unknown;
+        return typeof value === 'function' ? value.bind(now) : value;
+      },
+    });
+    const options = { store: turned, clock, node: 'a', logger: createLogger('silent'), describe: () => spec };
+    const own = new Registration(options);
+    await own.start();
+    expect(await nodes()).toEqual([]);
+    now = store;
+    clock.advance(10_000);
+    await expect.poll(async () => (await nodes()).length).toBe(1);
+    own.stop();
   });
 });
