@@ -47,6 +47,7 @@ function openApi(): Document {
     nodes: nothing,
     store: nothing,
     live: nothing,
+    images: nothing,
     clock: systemClock,
     node: 'node',
     logger,

@@ -48,6 +48,12 @@ const Settings = z.strictObject({
   /** UDP port of VXLAN, the same on every node. */
   vxlanPort: z.int().min(1).max(65535).default(4789),
   /** Beside Docker: keep two accepts for our bridges at the head of its chain DOCKER-USER. */
+  /** Registry → bases that pulls ask before it: `{"docker.io": ["https://mirror.example"]}`. */
+  registryMirrors: z.record(z.string(), z.array(z.url({ protocol: /^https?$/ }))).default({}),
+  /** `HOST[:PORT]` of registries whose certificate is not checked and that may speak plain HTTP. Those on loopback are. */
+  insecureRegistries: z.array(z.string()).default([]),
+  /** Folder with `HOST[:PORT]/*.crt`: authorities that are trusted for that registry beside the system's. */
+  registryCertificates: z.string().startsWith('/').default('/etc/sluice/certs.d'),
   manageDockerUser: z.boolean().default(false),
 });
 

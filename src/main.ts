@@ -131,6 +131,11 @@ async function main(): Promise<void> {
     clock,
     logger,
     workerFile: join(import.meta.dirname, '..', 'runtime', 'image', 'layer', 'worker.js'),
+    registries: {
+      mirrors: config.registryMirrors,
+      insecure: config.insecureRegistries,
+      certificates: config.registryCertificates,
+    },
   });
   const runtime = await openRuntime(config, { cgroupMount: kernel.cgroups.mount, clock, logger });
   const desired = createDesired({
@@ -223,6 +228,7 @@ async function main(): Promise<void> {
     desired: { ...desired, statuses: liveStatuses(desired.statuses, dataplane) },
     nodes,
     store,
+    images,
     clock,
     node: config.node,
     logger,

@@ -58,6 +58,8 @@ export function createImages(options: ImagesOptions): ImageStore {
 
   const temporary = at('tmp');
   const swept = sweep(temporary, logger);
+  // Whoever needs it fails with it; nobody need.
+  swept.catch((error) => logger.error({ err: error }, 'what a crash left of images cannot be removed'));
   const pool = new UnpackPool(options.workerFile ?? join(import.meta.dirname, 'layer/worker.ts'), clock);
   const blobs = new Blobs(at('blobs/sha256'), temporary);
   const layers = new Layers({ dir: at('layers'), temporary, pool, limits });
@@ -121,7 +123,6 @@ export function createImages(options: ImagesOptions): ImageStore {
     removeRoot: (container) => roots.remove(container),
     roots: () => roots.list(),
     async close() {
-      await swept;
       registries.close();
       await pool.close();
     },

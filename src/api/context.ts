@@ -3,6 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import { type OpenAPIHono, z } from '@hono/zod-openapi';
 import type { Context } from 'hono';
 import type { Clock } from '../clock.ts';
+import type { Images } from '../contracts/image.ts';
 import type { LiveContainers } from '../contracts/live.ts';
 import type { Store } from '../contracts/store.ts';
 import type { Desired } from '../desired/desired.ts';
@@ -42,6 +43,7 @@ export interface ApiOptions {
   readonly live: LiveContainers;
   readonly nodes: NodesOfCluster;
   readonly store: Store;
+  readonly images: Images;
   readonly clock: Clock;
   /** The node whose statuses are shown and waited for. */
   readonly node: string;

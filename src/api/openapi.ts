@@ -33,6 +33,7 @@ export function describeApi(app: ApiApp, version: string) {
       { name: 'containers', description: 'Images run as process trees in sandboxes of their own.' },
       { name: 'volumes', description: 'Directories that outlive the containers which mount them.' },
       { name: 'nodes', description: 'Hosts of the cluster and their sessions.' },
+      { name: 'images', description: 'OCI images: registries, archives, the store.' },
       { name: 'system' },
     ],
   });

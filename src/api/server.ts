@@ -20,6 +20,7 @@ import { volumes } from './container/volumes.ts';
 import { type Api, type ApiApp, type ApiEnv, type ApiOptions, parseDuration, WAIT_MS_MAX } from './context.ts';
 import { endpoints } from './endpoints.ts';
 import { errorHandler, errorResponse, notFoundHandler, refuseInvalid } from './errors.ts';
+import { images, isUpload } from './image/images.ts';
 import { collectObjects, metrics } from './metrics.ts';
 import { networks } from './networks.ts';
 import { nodes } from './nodes.ts';
@@ -97,14 +98,13 @@ export function createApi(options: ApiOptions): ApiApp {
 
   const app = newApp(logger);
   app.use(observe(clock, logger, api.actor), limitTime(clock, timeLimitMs));
-  app.use(
-    bodyLimit({
-      maxSize: BODY_BYTES_MAX,
-      onError: () => {
-        throw new SluiceError('request.toolarge', `the body is larger than ${BODY_BYTES_MAX} bytes`);
-      },
-    }),
-  );
+  const limitBody = bodyLimit({
+    maxSize: BODY_BYTES_MAX,
+    onError: () => {
+      throw new SluiceError('request.toolarge', `the body is larger than ${BODY_BYTES_MAX} bytes`);
+    },
+  });
+  app.use((c, next) => (isUpload(c.req.method, c.req.path) ? next() : limitBody(c, next)));
   for (const register of [
     networks,
     sandboxes,
@@ -114,6 +114,7 @@ export function createApi(options: ApiOptions): ApiApp {
     containers,
     live,
     volumes,
+    images,
     watch,
     system,
     metrics,
@@ -159,6 +160,16 @@ export interface Listener {
   close(): Promise<void>;
 }
 
+/** Cuts off a body that has not arrived within the limit; an upload has one of its own, on what comes. */
+function limitBodyTime(request: IncomingMessage, limitMs: number, clock: Clock): void {
+  if (request.complete || isUpload(request.method, request.url)) return;
+  const timer = clock.after(limitMs, () => {
+    const error = Object.assign(new Error('the body is slow'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' });
+    if (!request.complete) refuseConnection(error, request.socket);
+  });
+  for (const event of ['end', 'close']) request.once(event, () => timer.cancel());
+}
+
 /** What Node itself refuses before there is a request. */
 function refuseConnection(error: NodeJS.ErrnoException, socket: Socket): void {
   const answering = (socket as Socket & { readonly _httpMessage?: ServerResponse })._httpMessage;
@@ -187,14 +198,16 @@ function httpServer(app: ApiApp, options: ListenOptions): Server {
   const server = createServer(
     {
       headersTimeout: headMsMax,
-      requestTimeout: requestMsMax,
-      connectionsCheckingInterval: Math.max(50, Math.min(headMsMax, requestMsMax) / 4),
+      // Ours below: Node's knows no exceptions.
+      requestTimeout: 0,
+      connectionsCheckingInterval: Math.max(50, headMsMax / 4),
       requireHostHeader: false,
       shouldUpgradeCallback: (request: IncomingMessage) => streams?.wants(request) ?? false,
     },
     getRequestListener(app.fetch, { hostname: 'localhost', errorHandler: refuse }),
   );
   server.maxConnections = connectionsMax;
+  server.on('request', (request: IncomingMessage) => limitBodyTime(request, requestMsMax, options.clock));
   server.on('clientError', refuseConnection);
   if (streams) server.on('upgrade', (request, socket, head) => streams.accept(request, socket, head));
   server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {

@@ -29,6 +29,7 @@ import type { Sandbox } from '../model/sandbox.ts';
 import type { Service } from '../model/service.ts';
 import { type ContainerClient, containerClient, type VolumeClient, volumeClient } from './container/container.ts';
 import { type Caller, createCaller } from './http.ts';
+import { type ImageClient, imageClient } from './image.ts';
 
 export interface ClientOptions {
   /** `unix:///path`, `/path`, or `http://host:port`. Default: SLUICE_HOST, else the socket of a daemon with default settings. */
@@ -97,6 +98,7 @@ export interface Client {
     /** `object.inuse` unless it is lost. */
     remove(ref: string): Promise<NodeView>;
   };
+  readonly images: ImageClient;
   version(): Promise<VersionAnswer>;
   status(): Promise<StatusAnswer>;
   /** Prometheus text. */
@@ -165,6 +167,7 @@ export function createClient(options: ClientOptions = {}): Client {
       update: (ref, body) => call.json('PATCH', at('nodes', ref), { body }),
       remove: (ref) => call.json('DELETE', at('nodes', ref)),
     },
+    images: imageClient(call, clock),
     version: () => call.json('GET', at('version')),
     status: () => call.json('GET', at('status')),
     metrics: () => call.text('GET', '/metrics'),

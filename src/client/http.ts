@@ -9,6 +9,8 @@ export interface CallOptions {
   readonly query?: Readonly<Record<string, string | number | boolean | undefined>>;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: unknown;
+  /** Instead of `body`: a tar of any length. */
+  readonly archive?: AsyncIterable<Uint8Array>;
   readonly signal?: AbortSignal;
 }
 
@@ -90,6 +92,19 @@ async function readBody(answer: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString('utf8');
 }
 
+/** Sends as fast as it is taken; a failure of the source ends the request with it. */
+function sendArchive(request: ClientRequest, archive: AsyncIterable<Uint8Array>): void {
+  const { Readable, pipeline } = process.getBuiltinModule('node:stream');
+  let answered = false;
+  request.once('response', () => {
+    answered = true;
+  });
+  // The daemon may have hung up before it took all of it: then its answer tells why.
+  pipeline(Readable.from(archive, { objectMode: false }), request, (error) => {
+    if (error && !answered) request.destroy(error);
+  });
+}
+
 export function createCaller(where: string, timeoutMs: number, clock: Clock): Caller {
   const { host, connect } = placeOf(where);
 
@@ -101,8 +116,11 @@ export function createCaller(where: string, timeoutMs: number, clock: Clock): Ca
       if (value !== undefined) query.set(key, String(value));
     }
     if (options.waitMs) query.set('wait', `${Math.round(options.waitMs)}ms`);
+    const { archive } = options;
     const body = options.body === undefined ? undefined : JSON.stringify(options.body);
-    const entity = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body ?? '') };
+    const entity = archive
+      ? { 'content-type': 'application/x-tar' }
+      : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body ?? '') };
     // With no name for TLS given, Node would compile its expression for IPv6 addresses to find one: 5 ms for nothing.
     const place: RequestOptions & { readonly servername: string } = { ...connect, servername: '' };
     const request = http.request({
@@ -111,10 +129,11 @@ export function createCaller(where: string, timeoutMs: number, clock: Clock): Ca
       agent: false,
       method,
       path: query.size > 0 ? `${path}?${query}` : path,
-      headers: { host: 'sluice', ...(body === undefined ? {} : entity), ...options.headers },
+      headers: { host: 'sluice', ...(body === undefined && !archive ? {} : entity), ...options.headers },
       signal: options.signal,
     });
-    request.end(body);
+    if (archive) sendArchive(request, archive);
+    else request.end(body);
     return request;
   }
 

@@ -32,7 +32,8 @@ export function parseEvent(block: string): Event {
   return { id: fields.get('id'), type: fields.get('event'), data: fields.get('data') };
 }
 
-async function* eventsOf(answer: IncomingMessage, clock: Clock): AsyncGenerator<Event> {
+/** The events of an answer as they come; fails after a while without a sign of life. */
+export async function* eventsOf(answer: IncomingMessage, clock: Clock): AsyncGenerator<Event> {
   answer.setEncoding('utf8');
   const giveUp = (): void => void answer.destroy(new Error('no sign of life'));
   let silence = clock.after(SILENCE_MS_MAX, giveUp);

@@ -7,6 +7,7 @@ import { createApi } from '../../src/api/server.ts';
 import { systemClock } from '../../src/clock.ts';
 import { Nodes } from '../../src/cluster/nodes.ts';
 import type { NetworkDriver } from '../../src/contracts/driver.ts';
+import type { Images } from '../../src/contracts/image.ts';
 import type { LiveContainers } from '../../src/contracts/live.ts';
 import type { Entry, Op, Session, Store, TransactOptions, WatchEvent } from '../../src/contracts/store.ts';
 import { createDesired } from '../../src/desired/desired.ts';
@@ -23,6 +24,19 @@ import { createMemoryStore } from '../../src/store/memory.ts';
 import { createFakeImages } from './image-fake.ts';
 
 export const NODE = 'node-1';
+
+/** A store of images with nothing in it, for tests that are not of images. */
+const nothing = async (): Promise<never> => {
+  throw new SluiceError('image.notfound', 'there is no image here');
+};
+const NO_IMAGES = {
+  get: async () => null,
+  list: async () => [],
+  prune: async () => ({ deleted: [], bytes: 0 }),
+  logout: async () => undefined,
+  ...{ pull: nothing, push: nothing, load: nothing, import: nothing, login: nothing },
+  ...{ tag: nothing, remove: nothing, history: nothing },
+} as unknown as Images;
 
 /** The store in memory, whose calls can be made to fail or hang. */
 export class FaultyStore implements Store {
@@ -195,6 +209,7 @@ export class World {
       live: new Proxy({} as LiveContainers, { get: (_, key) => Reflect.get(this.live, key) }),
       nodes: this.nodes,
       store: this.store,
+      images: NO_IMAGES,
       clock: systemClock,
       node: NODE,
       logger,
