@@ -16,6 +16,7 @@ import {
   transfer,
   writeStream,
 } from './image-bed.ts';
+import { until } from './kernel-bed.ts';
 
 const bed = new ImageBed('image-store');
 /** Archives of the image `top` by who wrote them. */
@@ -410,6 +411,19 @@ describe('what is wrong is refused', () => {
     await expect(bed.store.load(streamOf(bytes), { signal: stop })).rejects.toThrow('stopped');
     expect(bed.inside('tmp')).toEqual([]);
   });
+});
+
+test('a signal that is given when its work is long done stops nobody else', async () => {
+  const stop = new AbortController();
+  await bed.store.import(streamOf(await tarOf([{ name: 'first', content: 'x' }])), 'first', { signal: stop.signal });
+  // As many as there are threads, so that one of them has the first one's.
+  const many = await Promise.all(
+    Array.from({ length: 8 }, async (_, index) => tarOf([{ name: 'large', content: Buffer.alloc(16_000_000, index) }])),
+  );
+  const imports = many.map((bytes, index) => bed.store.import(streamOf(bytes), `other:${index}`, transfer()));
+  await until('a layer is being unpacked', () => bed.inside('tmp').some((name) => name.startsWith('layer-')));
+  stop.abort(new Error('late'));
+  expect(await Promise.all(imports)).toHaveLength(8);
 });
 
 test('a full disk fails with its code, leaves nothing, and what was there works', async () => {

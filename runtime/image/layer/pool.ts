@@ -16,6 +16,8 @@ export interface JobOptions {
 
 interface Waiting extends JobOptions {
   readonly job: UnpackJob;
+  /** Takes the ear off the signal: one that is given later must not stop whoever has the thread then. */
+  forget: () => void;
   readonly resolve: (result: UnpackResult) => void;
   readonly reject: (reason: unknown) => void;
 }
@@ -40,7 +42,7 @@ export class UnpackPool {
   run(job: UnpackJob, options: JobOptions): Promise<UnpackResult> {
     options.signal.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<UnpackResult>();
-    this.#queue.push({ ...options, job, resolve, reject });
+    this.#queue.push({ ...options, job, resolve, reject, forget: () => undefined });
     this.#next();
     return promise;
   }
@@ -69,7 +71,9 @@ export class UnpackPool {
     this.#idle.delete(worker);
     this.#workers.set(worker, waiting);
     worker.ref();
-    waiting.signal.addEventListener('abort', () => this.#send(worker, { type: 'abort' }), { once: true });
+    const abort = (): void => this.#send(worker, { type: 'abort' });
+    waiting.signal.addEventListener('abort', abort, { once: true });
+    waiting.forget = () => waiting.signal.removeEventListener('abort', abort);
     this.#send(worker, { type: 'run', job: waiting.job });
   }
 
@@ -94,6 +98,7 @@ export class UnpackPool {
       waiting.onProgress?.(message.current);
       return;
     }
+    waiting.forget();
     this.#workers.set(worker, null);
     worker.unref();
     this.#idle.set(
@@ -115,6 +120,7 @@ export class UnpackPool {
     if (!this.#workers.delete(worker)) return;
     this.#idle.get(worker)?.cancel();
     this.#idle.delete(worker);
+    waiting?.forget();
     waiting?.reject(new SluiceError('internal', `a layer could not be unpacked: ${error.message}`, {}, error));
     this.#next();
   }

@@ -23,3 +23,8 @@ export async function eachOf<T>(
   const failed = failure as { readonly error: unknown } | null;
   if (failed) throw failed.error;
 }
+
+/** Waits until all have ended, then fails with the first that did. */
+export async function settled(works: readonly Promise<unknown>[]): Promise<void> {
+  for (const result of await Promise.allSettled(works)) if (result.status === 'rejected') throw result.reason;
+}

@@ -1,6 +1,6 @@
 /** One blob from a registry into the store: resumed where it broke off, compared with what was promised while it comes. */
 import { isSluiceError, SluiceError } from '../../../src/errors.ts';
-import type { BlobId, Blobs, BlobWriter } from '../store/blobs.ts';
+import type { BlobId, Blobs, BlobWriter, CommitOptions } from '../store/blobs.ts';
 import { type Answer, isUnreachable } from './http.ts';
 import type { Session } from './session.ts';
 
@@ -12,6 +12,7 @@ const PAUSE_MS = 100;
 export interface DownloadOptions {
   readonly signal: AbortSignal;
   readonly onProgress: (current: number) => void;
+  readonly commit?: CommitOptions;
 }
 
 /** Fails with `image.digest` as soon as more or other bytes come than the descriptor says. */
@@ -19,7 +20,7 @@ export async function downloadBlob(
   session: Session,
   blobs: Blobs,
   expected: BlobId,
-  { signal, onProgress }: DownloadOptions,
+  { signal, onProgress, commit }: DownloadOptions,
 ): Promise<void> {
   const writer = await blobs.writer();
   try {
@@ -38,7 +39,7 @@ export async function downloadBlob(
         await session.clock.sleep(PAUSE_MS * 2 ** failures, signal);
       }
     }
-    await writer.commit(expected);
+    await writer.commit(expected, commit);
   } finally {
     await writer.abandon();
   }

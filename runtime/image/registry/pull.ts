@@ -18,8 +18,8 @@ import { checkPlatform, hostPlatform, parsePlatform } from '../platform.ts';
 import { fullName, parseReference, type Reference, repositoryName, wantedOf } from '../reference.ts';
 import { type Blobs, checkBlob, sha256 } from '../store/blobs.ts';
 import type { Turns } from '../store/disk.ts';
-import { eachOf } from './crowd.ts';
-import { downloadBlob, worst } from './download.ts';
+import { eachOf, settled } from './crowd.ts';
+import { type DownloadOptions, downloadBlob, worst } from './download.ts';
 import { BlobProgress } from './progress.ts';
 import type { Session } from './session.ts';
 
@@ -145,13 +145,13 @@ async function fetchBlob(
   session: Session,
   blob: Descriptor,
   signal: AbortSignal,
-  onProgress: (current: number) => void = () => undefined,
+  { onProgress = () => undefined, commit }: Partial<Pick<DownloadOptions, 'onProgress' | 'commit'>> = {},
 ): Promise<'exists' | 'fetched'> {
   const expected = { digest: blob.digest, size: blob.size };
   return downloads.run(blob.digest, async () => {
     signal.throwIfAborted();
     if ((await blobs.size(blob.digest)) === blob.size) return 'exists';
-    await downloadBlob(session, blobs, expected, { signal, onProgress });
+    await downloadBlob(session, blobs, expected, { signal, onProgress, commit });
     return 'fetched';
   });
 }
@@ -164,13 +164,21 @@ async function fetchLayer(
   { signal, onProgress }: TransferOptions,
 ): Promise<void> {
   const progress = new BlobProgress(session.clock, layer.digest, layer.size, onProgress);
-  const how = await fetchBlob(store, session, layer, signal, (current) => progress.bytes('downloading', current));
+  const how = await fetchBlob(store, session, layer, signal, {
+    onProgress: (current) => progress.bytes('downloading', current),
+    commit: { sync: false },
+  });
   if (how === 'exists' && (await store.layers.has(diffId, layer.digest))) {
     progress.say('exists');
     return;
   }
   const source = { path: store.blobs.path(layer.digest), digest: layer.digest };
   progress.say('unpacking');
-  await store.layers.ensure(source, diffId, { signal, onProgress: (current) => progress.bytes('unpacking', current) });
+  // The disk takes its time with the blob: the layer is unpacked meanwhile. What a crash leaves of a blob nobody refers to.
+  const unpacked = store.layers.ensure(source, diffId, {
+    signal,
+    onProgress: (current) => progress.bytes('unpacking', current),
+  });
+  await settled([unpacked, store.blobs.sync(layer.digest)]);
   progress.say('done');
 }

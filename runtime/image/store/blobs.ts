@@ -20,6 +20,20 @@ const absent = (error: NodeJS.ErrnoException): null => {
   throw error;
 };
 
+export interface CommitOptions {
+  /** false: {@link Blobs.sync} brings it to the disk before anything refers to it. */
+  readonly sync?: boolean;
+}
+
+async function syncFile(path: string): Promise<void> {
+  const file = await open(path, 'r+');
+  try {
+    await file.datasync();
+  } finally {
+    await file.close();
+  }
+}
+
 /** A blob on its way in. */
 export class BlobWriter {
   readonly #blobs: Blobs;
@@ -66,16 +80,11 @@ export class BlobWriter {
   }
 
   /** Takes the blob into the store under its digest; fails with `image.digest` where that or the size is not what was expected. */
-  async commit(expected?: BlobId): Promise<BlobId> {
+  async commit(expected?: BlobId, { sync = true }: CommitOptions = {}): Promise<BlobId> {
     const found = await this.seal();
     if (expected) checkBlob(expected, found);
     try {
-      const file = await open(this.path, 'r+');
-      try {
-        await file.datasync();
-      } finally {
-        await file.close();
-      }
+      if (sync) await syncFile(this.path);
       await rename(this.path, this.#blobs.path(found.digest));
       await syncDirectory(this.#blobs.dir);
     } catch (error) {
@@ -150,6 +159,15 @@ export class Blobs {
       return new BlobWriter(this, dir, await open(join(dir, 'blob'), 'wx', 0o644));
     } catch (error) {
       await rm(dir, { recursive: true, force: true });
+      throw diskError(error, 'a blob does not fit');
+    }
+  }
+
+  /** Brings a blob that was committed without that to the disk. */
+  async sync(digest: string): Promise<void> {
+    try {
+      await syncFile(this.path(digest));
+    } catch (error) {
       throw diskError(error, 'a blob does not fit');
     }
   }
