@@ -32,7 +32,7 @@ export async function startMonitor(
     ...['--log-path', `k8s-file:${bundles.log(id)}`, '--log-size-max', String(LOG_BYTES_MAX), '--no-sync-log'],
     ...[...runtime, '--log', log].flatMap((word) => ['--runtime-arg', word]),
     ...(spec.tty ? ['--terminal'] : []),
-    ...(spec.stdin ? ['--stdin', '--leave-stdin-open'] : []),
+    ...(spec.stdin ? ['--stdin', ...(spec.stdinOnce ? [] : ['--leave-stdin-open'])] : []),
   ];
   // It leaves our session by itself: it forks, and the first process ends once the second one is on its way.
   const child = spawn(tools.conmon, args, {

@@ -67,6 +67,8 @@ export interface ContainerSpec {
   readonly tty: boolean;
   /** Standard input is kept open. */
   readonly stdin: boolean;
+  /** Standard input ends with the first caller that is attached to it. */
+  readonly stdinOnce?: boolean;
   readonly mounts: readonly MountSpec[];
   readonly devices: readonly DeviceSpec[];
   /** Bytes; absent: no limit. */

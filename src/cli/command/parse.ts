@@ -172,10 +172,16 @@ function readRest(
   path: readonly string[],
 ): void {
   const commandAt = Object.values(args).findIndex(({ command }) => command);
+  // Where the command may be absent (`run IMAGE [CMD…]`) what follows the word before it is the command's, flags too.
+  const greedy = Object.values(args)[commandAt]?.optional ?? false;
   let onlyWords = false;
   for (let at = from; at < argv.length; at++) {
     const token = argv[at]!;
-    if (commandAt >= 0 && words.length === commandAt && (onlyWords || !token.startsWith('-') || token === '-')) {
+    if (
+      commandAt >= 0 &&
+      words.length === commandAt &&
+      (greedy || onlyWords || !token.startsWith('-') || token === '-')
+    ) {
       words.push(...argv.slice(at));
       return;
     }

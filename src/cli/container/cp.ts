@@ -37,7 +37,7 @@ async function kindInside({ containers }: Client, ref: string, path: string): Pr
     const type = await firstType(await containers.read(ref, path));
     return type === null || type === 'directory' ? type : 'file';
   } catch (error) {
-    if (isSluiceError(error, 'object.notfound') && !error.details.kind) return null;
+    if (isSluiceError(error, 'runtime.notfound')) return null;
     throw error;
   }
 }

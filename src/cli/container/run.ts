@@ -48,7 +48,9 @@ export const run: Command = command({
   failure: OURS,
   async run(context, flags, { image, command }) {
     const client = await context.client();
-    const request = containerRequest(flags, image, command, context.env);
+    const given = containerRequest(flags, image, command, context.env);
+    // What is typed here ends with this command; a terminal is let go of and attached to again.
+    const request = given.stdin && !given.tty && !flags.detach ? { ...given, stdinOnce: true } : given;
     try {
       const container = await make(context, client, flags, { ...request, start: flags.detach ?? false });
       if (flags.detach) {

@@ -82,7 +82,9 @@ export async function stream(terminal: Terminal, session: Session, options: Stre
       undo.push(input.onResize(resize));
     }
     if (signals) undo.push(terminal.onSignal((name) => void session.signal(name)));
-    if (stdin && input) void passInput(input, session, new KeyWatch(options.detachKeys), letGo);
+    // Input that breaks, as it does when it is closed at the end, is input that has ended.
+    if (stdin && input)
+      passInput(input, session, new KeyWatch(options.detachKeys), letGo).catch(() => session.closeInput());
     for await (const { stream, data } of session.output) await terminal.write(stream, data);
     return session.exitCode();
   } catch (error) {

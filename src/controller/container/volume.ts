@@ -69,7 +69,7 @@ async function fill(context: Context, { id }: Container, rootfs: string, mount: 
     renameSync(fresh, data);
   } catch (error) {
     // The image has no such path: the volume stays empty.
-    if (!isSluiceError(error, 'object.notfound')) throw error;
+    if (!isSluiceError(error, 'runtime.notfound')) throw error;
   } finally {
     rmSync(fresh, { recursive: true, force: true });
   }

@@ -79,6 +79,7 @@ export function specOf(
     hostname: request.hostname,
     tty: request.tty ?? false,
     stdin: request.stdin ?? false,
+    stdinOnce: request.stdinOnce,
     mounts: mountsOf(name, request.mounts ?? [], image.config.volumes, nameVolume),
     devices: request.devices ?? [],
     memoryBytes: request.memoryBytes,

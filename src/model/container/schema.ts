@@ -102,6 +102,7 @@ const shared = {
   hostname: hostname.optional().openapi({ description: 'Absent: the first 12 digits of the id.' }),
   tty: z.boolean(),
   stdin: z.boolean().openapi({ description: 'Standard input is kept open.' }),
+  stdinOnce: z.boolean().optional().openapi({ description: 'It ends with the first caller that is attached.' }),
   devices: z.array(device).max(128),
   memoryBytes: z.int().min(MEMORY_MIN).optional(),
   cpus: z.number().positive().max(4096).optional(),
