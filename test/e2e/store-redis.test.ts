@@ -5,6 +5,8 @@ import { eventually, openHost, type TestHost } from './harness.ts';
 import { type Inside, sandbox } from './traffic.ts';
 
 const SECONDS = 1_000;
+/** How fast a daemon starts is no matter here. */
+const readyTimeoutMs = 20 * SECONDS;
 let redis: RedisServer;
 let host: TestHost;
 let client: Inside;
@@ -12,7 +14,7 @@ let vip: string;
 
 beforeEach(async () => {
   redis = await RedisServer.start();
-  host = await openHost({ name: 'redis', settings: settings() });
+  host = await openHost({ name: 'redis', settings: settings(), readyTimeoutMs });
   await host.cli('network', 'create', 'web');
   await (await sandbox(host, 'server', '--network', 'web')).serve(80);
   client = await sandbox(host, 'client', '--network', 'web');
@@ -57,7 +59,7 @@ test(
     await refused();
     await host.daemon.kill();
     await reached();
-    await host.daemon.start({ settings: settings() });
+    await host.daemon.start({ settings: settings(), readyTimeoutMs });
     await eventually(served);
     expect(await names('sandbox')).toEqual(before.sandboxes);
     expect(await names('network')).toEqual(before.networks);
@@ -85,7 +87,7 @@ test(
     await host.cli('sandbox', 'rm', 'extra');
     await host.daemon.stop();
     await host.must(`rm ${host.stateDir}/replica.db*`);
-    await host.daemon.start({ settings: settings() });
+    await host.daemon.start({ settings: settings(), readyTimeoutMs });
     expect(await names('sandbox')).toEqual(before.sandboxes);
     await eventually(served);
   },
@@ -111,7 +113,9 @@ test(
   async () => {
     await host.daemon.stop();
     const refusal = async (wrong: Record<string, unknown>): Promise<string> => {
-      const error = await host.daemon.start({ settings: { ...settings(), ...wrong } }).catch((reason: Error) => reason);
+      const error = await host.daemon
+        .start({ settings: { ...settings(), ...wrong }, readyTimeoutMs })
+        .catch((reason: Error) => reason);
       return error instanceof Error ? error.message : 'it started';
     };
     expect(await refusal({ store: redis.url, clusterId: 'other' })).toContain('(store.foreign)');
