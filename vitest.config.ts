@@ -18,6 +18,7 @@ export default defineConfig({
     projects: [
       project('unit', 10_000),
       project('conformance', 20_000),
+      project('sim', 120_000),
       project('kernel', 30_000),
       project('e2e', 60_000),
       project('long', 900_000),

@@ -27,6 +27,7 @@ import {
 const SUITES: Readonly<Record<string, { readonly minutes: number; readonly workers: number }>> = {
   unit: { minutes: 2, workers: 2 },
   conformance: { minutes: 2, workers: 2 },
+  sim: { minutes: 3, workers: 1 },
   kernel: { minutes: 4, workers: 2 },
   e2e: { minutes: 6, workers: 2 },
 };

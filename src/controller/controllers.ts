@@ -279,6 +279,7 @@ export class Controllers {
     }
     if (now) this.#loops[kind].renew(id);
     else this.#loops[kind].forget(id);
+    if (kind === 'service' && !now) this.#services.gone(before as Service);
     if (kind === 'service') this.#touch(((now ?? before) as Service).spec.network);
     if (kind === 'network' && now) this.#names.touch(id);
     if (kind === 'sandbox' && now && before && now.name !== before.name) this.#touchSandbox(id);

@@ -70,9 +70,14 @@ export class ServiceController {
     const sets = new Set<number>();
     for (const [id, list] of this.#programmed) {
       const service = this.#context.world.services.get(id);
+      // One that went while it was being programmed.
+      if (!service) {
+        this.#programmed.delete(id);
+        continue;
+      }
       for (const programmed of list) {
         sets.add(programmed.set);
-        for (const view of service ? this.#viewsOf(service) : []) frontends.push(frontend(view.number, programmed));
+        for (const view of this.#viewsOf(service)) frontends.push(frontend(view.number, programmed));
       }
     }
     return { frontends, sets };
@@ -94,6 +99,16 @@ export class ServiceController {
     const sets = new Set(programmed.map(({ planned }) => planned.key));
     for (const key of this.#olderSets) if (!sets.has(key)) await numbers.release('set', key);
     this.#olderSets = [];
+  }
+
+  /** Its record went without this node having seen the removal: another node, which was faster, has done its part for all. */
+  gone(service: Service): void {
+    const { dataplane } = this.#context;
+    for (const programmed of this.#programmed.get(service.id) ?? []) {
+      for (const view of this.#viewsOf(service)) dataplane.removeFrontend(frontend(view.number, programmed));
+      dataplane.removeBackends(programmed.set);
+    }
+    this.#programmed.delete(service.id);
   }
 
   /** Services that balance over the sandbox. */

@@ -112,6 +112,7 @@ export class FakeNetlink implements Netlink {
     if (master && this.#must(master, what).kind !== 'bridge')
       throw kernelError(EOPNOTSUPP, what, `link ${master} takes no ports`);
     if (change.port && !(master || link.master)) throw kernelError(EOPNOTSUPP, what, 'it is no port of a bridge');
+    const before = JSON.stringify(copy(link));
     if (name !== undefined) link.name = name;
     if (change.mac !== undefined) link.mac = change.mac.toLowerCase();
     if (change.mtu !== undefined) link.mtu = change.mtu;
@@ -126,7 +127,8 @@ export class FakeNetlink implements Netlink {
     if (change.port && link.port) link.port = { ...link.port, ...defined(change.port) };
     if (change.netnsFd !== undefined) this.#move(link, change.netnsFd, what);
     else if (change.up !== undefined) this.#space.setUp(link, change.up);
-    this.#space.emit('link', index);
+    // A change to what is so already is told to nobody.
+    if (JSON.stringify(copy(link)) !== before) this.#space.emit('link', index);
   }
 
   removeLink(index: number): void {

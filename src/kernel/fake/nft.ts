@@ -119,6 +119,7 @@ export class NftRuleset {
     for (const part of split(inside ?? '', '\n;')) {
       const { head, inside: content } = body(part);
       const [kind, partName] = head.split(/\s+/) as [Kind, string];
+      if (/^(?:comment|flags)$/.test(kind)) continue;
       if (!['chain', 'set', 'map'].includes(kind))
         throw refused(part, `syntax error, unexpected ${kind}`, 'kernel.failed');
       this.#fill(this.#ensurePart(table, kind, partName), content ?? '');
