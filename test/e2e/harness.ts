@@ -53,8 +53,7 @@ export async function withHost<T>(fn: (host: TestHost) => Promise<T>, options: H
   }
 }
 
-function testHost(lab: Lab): TestHost {
-  const host = lab.hosts[0]!;
+export function testHost(lab: Lab, host: LabHost = lab.hosts[0]!): TestHost {
   const cli = async (args: readonly string[], options?: RunOptions): Promise<string> => {
     const result: RunResult = await host.sluice(args, options);
     if (result.code === 0) return result.stdout.replace(/\n$/, '');
