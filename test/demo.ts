@@ -10,6 +10,7 @@ import { createLab, type Lab, type LabHost } from '../src/lab/lab.ts';
 import { labFolder, sweepLab } from '../src/lab/owner.ts';
 import type { Background, Place } from '../src/lab/place.ts';
 import { type ConnectResult, type Running, startConnect, startServer } from '../src/load/load.ts';
+import { hello } from './demo/hello.ts';
 import { BrokenPromise, createStage, type Stage } from './demo/stage.ts';
 
 /** New connections a second while things are taken away. */
@@ -56,6 +57,8 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
     stage.promise(daemon.readyMs < 1_000, `the daemon was ready after ${daemon.readyMs.toFixed(0)} ms`);
     await sluice('version');
   });
+
+  await stage.step('Hello: not here, pulled, created, ran', () => hello(stage, host, sluice));
 
   await stage.step('Two networks', async () => {
     await sluice('network', 'create', '--subnet', '10.20.0.0/24', 'web');
