@@ -22,8 +22,18 @@ const Settings = z.strictObject({
   cgroupRoot: z.string().startsWith('/').optional(),
   /** Mount point of a bpffs; made when absent. */
   bpffs: z.string().startsWith('/').default('/sys/fs/bpf'),
-  /** `sqlite` in stateDir, or `memory` for tests. */
-  store: z.string().default('sqlite'),
+  /** `sqlite` in stateDir; the URL of a Redis that several nodes share (src/store/redis/README.md); or `memory` for tests. */
+  store: z
+    .string()
+    .regex(/^(?:sqlite|memory|redis(?:s|\+unix)?:\/\/.+)$/, 'is sqlite, memory or redis://…')
+    .default('sqlite'),
+  /** Name of the cluster; a Redis that belongs to another one is refused. */
+  clusterId: z
+    .string()
+    .regex(/^[a-z0-9][a-z0-9-]{0,62}$/)
+    .default('sluice'),
+  /** Allows a Redis off this machine without TLS and password: who writes to it is root on every node. */
+  insecureStore: z.boolean().default(false),
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
   /** Third-party network drivers: name → absolute path of a module that exports `create`. */
   plugins: z.record(z.string(), z.string().startsWith('/')).default({}),

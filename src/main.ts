@@ -23,6 +23,7 @@ import { type Clock, systemClock, withTimeLimit } from './clock.ts';
 import { Membership } from './cluster/membership.ts';
 import { Nodes } from './cluster/nodes.ts';
 import { Registration } from './cluster/registration.ts';
+import { openReplica } from './cluster/replica/replica.ts';
 import { type Config, loadConfig, SETTING_NAMES } from './config.ts';
 import type { DriverFactory, DriverHost, NetworkDriver, Underlay } from './contracts/driver.ts';
 import type { Runtime } from './contracts/runtime.ts';
@@ -51,6 +52,7 @@ import type { HostSpec, Node } from './model/node.ts';
 import type { Status } from './model/object.ts';
 import { lockState } from './store/lock.ts';
 import { createMemoryStore } from './store/memory.ts';
+import { openRedisStore } from './store/redis/redis.ts';
 import { openSqliteStore } from './store/sqlite.ts';
 
 /** The built-in drivers: one visible table, no registration on import. */
@@ -78,10 +80,7 @@ async function main(): Promise<void> {
 
   const clock = systemClock;
   const lock = lockState(config.stateDir, tryFlock);
-  const store: Store =
-    config.store === 'memory'
-      ? createMemoryStore({ clock })
-      : await openSqliteStore({ path: join(config.stateDir, 'sluice.db'), clock });
+  const store = await openStore(config, clock, logger);
   const kernel = createKernel({ clock });
   kernel.ensureBpffs(config.bpffs);
   const cgroupRoot = config.cgroupRoot ?? kernel.cgroups.mount;
@@ -259,7 +258,7 @@ async function main(): Promise<void> {
       version,
       pid: process.pid,
       socket: config.socket,
-      store: config.store,
+      store: isShared(config.store) ? 'redis' : config.store,
       kernel: kernel.features.release,
       tc: dataplane.capabilities().tc,
     },
@@ -297,6 +296,17 @@ async function main(): Promise<void> {
 }
 
 const LOCALHOST = '127.0.0.1';
+
+/** One host's file, or the Redis that nodes share together with this node's copies of what concerns it. */
+async function openStore(config: Config, clock: Clock, logger: Logger): Promise<Store> {
+  const { stateDir, store: url, clusterId, insecureStore: insecure, node } = config;
+  if (url === 'memory') return createMemoryStore({ clock });
+  if (url === 'sqlite') return openSqliteStore({ path: join(stateDir, 'sluice.db'), clock });
+  const local = await openSqliteStore({ path: join(stateDir, 'replica.db'), clock });
+  const connect = (seen: { incarnation: string; revision: number } | undefined): Promise<Store> =>
+    openRedisStore({ url, clock, logger, clusterId, insecure, seen });
+  return openReplica({ connect, local, node, clock, logger, lockMs: config.sessionSeconds * 1_000 });
+}
 
 /** Whether other nodes may write to the store, too. */
 const isShared = (store: string): boolean => store.includes('://');

@@ -3,7 +3,7 @@
  * Loaded at start, so that what was ready before a restart counts as ready until it is found otherwise.
  */
 import type { Clock } from '../clock.ts';
-import type { SluiceError } from '../errors.ts';
+import { isSluiceError, type SluiceError } from '../errors.ts';
 import { repairs } from '../metrics.ts';
 import type { Condition, ConditionType, Kind, Obj, State, Status } from '../model/object.ts';
 
@@ -15,6 +15,8 @@ export type StateListener = (kind: Kind, id: string, state: State | undefined, b
 
 export class Tracker {
   readonly #statuses = new Map<string, Status>();
+  /** Statuses that the store did not take. */
+  readonly #unsent = new Set<string>();
   readonly #listeners: StateListener[] = [];
   readonly #sink: StatusSink;
   readonly #clock: Clock;
@@ -114,6 +116,7 @@ export class Tracker {
   forget(kind: Kind, id: string): void {
     const before = this.get(kind, id)?.state;
     this.#statuses.delete(`${kind}/${id}`);
+    this.#unsent.delete(`${kind}/${id}`);
     for (const listener of this.#listeners) listener(kind, id, undefined, before);
   }
 
@@ -130,11 +133,18 @@ export class Tracker {
       detail: {},
     };
     const next: Status = { ...base, ...change };
-    if (before && same(before, next)) return;
+    if (before && same(before, next) && !this.#unsent.has(key)) return;
     this.#statuses.set(key, next);
     if (before?.state !== next.state)
       for (const listener of this.#listeners) listener(kind, id, next.state, before?.state);
-    await this.#sink.set(next);
+    try {
+      await this.#sink.set(next);
+      this.#unsent.delete(key);
+    } catch (error) {
+      // What is true of the kernel does not depend on the store: an audit says it again.
+      if (!isSluiceError(error, 'store.unavailable')) throw error;
+      this.#unsent.add(key);
+    }
   }
 }
 

@@ -7,7 +7,7 @@ import type { Pool, PoolRequest } from '../contracts/driver.ts';
 import type { Entry, Op, Store } from '../contracts/store.ts';
 import { isSluiceError, SluiceError } from '../errors.ts';
 import { familyOf, formatCidr, overlaps, parseCidr } from '../model/ip.ts';
-import { leasePrefix, poolGuardKey, poolKey, poolPrefix } from '../model/keys.ts';
+import { clusterTopic, leasePrefix, poolGuardKey, poolKey, poolPrefix } from '../model/keys.ts';
 import { nextSubnet, type PoolBase } from './choose.ts';
 
 export interface StoredPool {
@@ -59,7 +59,7 @@ export class Pools {
     const deletions = items.map(({ key }): Op => ({ op: 'delete', key }));
     try {
       const first: Op[] = [{ op: 'delete', key: poolKey(id), expect: at }, ...deletions.slice(0, DELETE_MAX)];
-      await this.#store.transact(first, { topics: [] });
+      await this.#store.transact(first, { topics: [clusterTopic] });
     } catch (error) {
       if (at !== undefined && isSluiceError(error, 'store.conflict')) return false;
       throw error;
@@ -93,7 +93,8 @@ export class Pools {
             { op: 'put', key: poolKey(id), value: { id, cidr, owner, space, node } satisfies StoredPool, expect: 0 },
             { op: 'put', key: poolGuardKey, value: (guard?.value ?? 0) + 1, expect: guard?.revision ?? 0 },
           ],
-          { topics: [] },
+          // Every node keeps a copy of what all have in common.
+          { topics: space === 'global' ? [clusterTopic] : [] },
         );
         return { id, cidr };
       } catch (error) {

@@ -7,7 +7,7 @@ import type { Clock } from '../../../src/clock.ts';
 import type { ExecProcess } from '../../../src/contracts/runtime.ts';
 import { SluiceError } from '../../../src/errors.ts';
 import { openPty, resizePty } from '../../../src/kernel/stream/pty.ts';
-import { startOf } from '../process.ts';
+import { signalProcess, startOf } from '../process.ts';
 import type { Process } from '../spec/spec.ts';
 import { ended, ociError, type Tools } from '../tool.ts';
 import { Output } from './output.ts';
@@ -108,8 +108,11 @@ export function startExec(options: ExecOptions): ExecProcess {
       child.kill('SIGWINCH');
     },
     kill(signal) {
-      const pid = Number(textOf(files.pid));
-      if (pid > 0 && startOf(pid) !== null) process.kill(pid, signal as NodeJS.Signals);
+      begun().then(() => {
+        const pid = Number(textOf(files.pid));
+        const start = pid > 0 ? startOf(pid) : null;
+        if (start !== null) signalProcess(pid, start, signal as NodeJS.Signals);
+      });
     },
     detach: () => output.end(),
   };

@@ -1,10 +1,12 @@
 /** `sluice run` and `sluice create`. */
 import type { Client } from '../../client/client.ts';
+import { isSluiceError } from '../../errors.ts';
 import type { ContainerRequest } from '../../model/container/request.ts';
 import type { Container } from '../../model/container.ts';
+import { shortId } from '../../model/id.ts';
 import type { View } from '../../model/request.ts';
-import { type Command, type Context, command } from '../command/command.ts';
-import { one, optionalCommandLine, toggle, word } from '../command/flag.ts';
+import { type Command, type Context, command, UsageError } from '../command/command.ts';
+import { one, optionalCommandLine, text, toggle, word } from '../command/flag.ts';
 import { waitTimeoutFlag, warn } from '../command/wait.ts';
 import { progress } from '../print/progress.ts';
 import { type ContainerFlags, containerFlags, containerRequest } from './flags.ts';
@@ -14,17 +16,64 @@ import { DETACH_KEYS, readKeys } from './stream.ts';
 
 const WAIT_MS = 30_000;
 
-/** A container of the request, created; without a name one is made up. */
+const PULL = ['missing', 'always', 'never'] as const;
+type Pull = (typeof PULL)[number];
+
+const pullFlags = {
+  pull: one<Pull>(
+    'missing|always|never',
+    (given) => {
+      const known = PULL.find((word) => word === given);
+      if (!known) throw new UsageError(`"${given}" is not one of ${PULL.join(', ')}`);
+      return known;
+    },
+    'When the image is pulled',
+    { absent: 'missing' },
+  ),
+  platform: one('OS/ARCH', text, 'Build of the image that is pulled', { absent: "the host's" }),
+};
+
+interface MakeFlags extends ContainerFlags {
+  readonly waitTimeout?: number;
+  readonly pull?: Pull;
+  readonly platform?: string;
+  readonly quiet?: boolean;
+}
+
+/** Says on standard error that the image is not here, pulls it with bars, and says what came. */
+async function pullFirst(context: Context, { platform, quiet, pull }: MakeFlags, image: string): Promise<void> {
+  const { pulling } = await import('../image/transfer.ts');
+  const say = (words: string): void => {
+    if (!quiet) context.terminal.err(`sluice: ${words}\n`);
+  };
+  if (pull !== 'always') say(`image ${image} is not here; pulling it`);
+  const { names, id } = await pulling(context, image, platform, quiet);
+  say(`pulled ${names[0] ?? image} (${shortId(id.replace('sha256:', ''))})`);
+}
+
+/** A container of the request, created; an image that is not here is pulled first. Without a name one is made up. */
 async function make(
   context: Context,
   client: Client,
-  flags: ContainerFlags & { readonly waitTimeout?: number },
+  flags: MakeFlags,
   request: ContainerRequest,
 ): Promise<View<Container>> {
   const name = flags.name ?? madeUpName(crypto.getRandomValues(new Uint8Array(4)));
   const options = { create: true, waitMs: request.start ? (flags.waitTimeout ?? WAIT_MS) : 0 };
-  const putting = client.containers.put(name, request, options);
-  return progress(context.terminal, `container ${name} is ${request.start ? 'started' : 'created'}`, putting);
+  const put = (): Promise<View<Container>> =>
+    progress(
+      context.terminal,
+      `container ${name} is ${request.start ? 'started' : 'created'}`,
+      client.containers.put(name, request, options),
+    );
+  if (flags.pull === 'always') await pullFirst(context, flags, request.image);
+  try {
+    return await put();
+  } catch (error) {
+    if (!isSluiceError(error, 'image.notfound') || flags.pull === 'never') throw error;
+  }
+  await pullFirst(context, flags, request.image);
+  return put();
 }
 
 export const run: Command = command({
@@ -38,6 +87,7 @@ export const run: Command = command({
   ],
   flags: {
     ...containerFlags,
+    ...pullFlags,
     detach: toggle('Return when it has started, and print its id', { short: 'd' }),
     detachKeys: one('KEYS', readKeys, 'Keys that let go of it', { absent: DETACH_KEYS }),
     sigProxy: toggle('Pass signals on to it', { absent: 'true' }),
@@ -73,7 +123,12 @@ export const run: Command = command({
 export const create: Command = command({
   summary: 'Create a container without starting it',
   examples: ['sluice create --name api-1 --network web busybox httpd -f -p 80'],
-  flags: { ...containerFlags, quiet: toggle('Say nothing but the id', { short: 'q' }), waitTimeout: waitTimeoutFlag },
+  flags: {
+    ...containerFlags,
+    ...pullFlags,
+    quiet: toggle('Say nothing but the id', { short: 'q' }),
+    waitTimeout: waitTimeoutFlag,
+  },
   args: { image: word('name or id', { of: 'image' }), command: optionalCommandLine('program and its arguments') },
   async run(context, flags, { image, command }) {
     const client = await context.client();

@@ -38,14 +38,16 @@ async function moving<T>(
 
 const nameOf = ({ names, id }: Image): string => names[0] ?? id;
 
+/** Pulls it, with bars unless `silent`; an interrupt ends it. */
+export const pulling = (context: Context, reference: string, wanted?: string, silent?: boolean): Promise<Image> =>
+  moving(context, silent, ({ images }, options) => images.pull(reference, { ...options, platform: wanted }));
+
 export const pull = command({
   summary: 'Pull an image from its registry',
   flags: { platform, quiet },
   args: { image: word('name, with a tag or digest', { of: 'image' }) },
   async run(context, flags, { image }) {
-    const pulled = await moving(context, flags.quiet, ({ images }, options) =>
-      images.pull(image, { ...options, platform: flags.platform }),
-    );
+    const pulled = await pulling(context, image, flags.platform, flags.quiet);
     context.terminal.out(`${flags.quiet ? pulled.id : (pulled.names[0] ?? pulled.digests[0] ?? pulled.id)}\n`);
   },
 });

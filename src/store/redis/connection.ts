@@ -11,6 +11,8 @@ import { nameOf, type RedisPlace } from './url.ts';
 
 /** Time for one command, milliseconds, the wait for a connection included. */
 export const COMMAND_MS_MAX = 1_000;
+/** Time to read an answer that arrived while the process was busy, milliseconds. */
+const READ_MS = 20;
 /** Pauses between attempts to connect: by 50 ms longer each up to this. */
 const RECONNECT_MS_MAX = 250;
 
@@ -105,7 +107,7 @@ export class Connection {
       if (this.#closed) throw new SluiceError('store.unavailable', 'the store is closed');
     }
     try {
-      return await withTimeLimit(this.#clock, ms, work(), () => {
+      return await this.#inTime(ms, work(), () => {
         this.#reason = `no answer within ${ms} ms`;
         // It hangs or the way there is cut: only a new connection can tell.
         if (!this.#closed) this.#client.disconnect(true);
@@ -113,6 +115,19 @@ export class Connection {
       });
     } catch (error) {
       throw this.#meaning(error as Error);
+    }
+  }
+
+  /** As `withTimeLimit`; a process that was busy longer than that reads what has arrived first. */
+  async #inTime<T>(ms: number, work: Promise<T>, late: () => Error): Promise<T> {
+    const limit = Promise.withResolvers<never>();
+    let timer = this.#clock.after(ms, () => {
+      timer = this.#clock.after(READ_MS, () => limit.reject(late()));
+    });
+    try {
+      return await Promise.race([work, limit.promise]);
+    } finally {
+      timer.cancel();
     }
   }
 

@@ -8,7 +8,7 @@
  */
 import type { Clock } from '../../clock.ts';
 import type { Entry, Op, Session, Store, TransactOptions, WatchEvent } from '../../contracts/store.ts';
-import { SluiceError } from '../../errors.ts';
+import { isSluiceError, SluiceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { hexId } from '../../model/id.ts';
 import { clusterTopic, leasePrefix } from '../../model/keys.ts';
@@ -48,13 +48,14 @@ type Answer = readonly [status: string, revision: string, ...rest: unknown[]];
 
 /**
  * Connects; makes the store when Redis is empty. Fails with `config.invalid`, with `store.foreign` when Redis is another cluster's, or with
- * `store.unavailable`.
+ * `store.unavailable`; that not where an earlier life has `seen` the store: it is there for whoever can wait.
  */
 export async function openRedisStore(options: RedisStoreOptions): Promise<RedisStore> {
   const store = new RedisStore(options);
   try {
     await store.hello();
   } catch (error) {
+    if (options.seen && isSluiceError(error, 'store.unavailable')) return store;
     await store.close();
     throw error;
   }
@@ -138,10 +139,12 @@ export class RedisStore implements Store {
     const isLease = this.#replicas > 0 && writes.some(({ op, key }) => op === 'put' && key.startsWith(leasePrefix()));
     if (isLease) this.#leases ??= this.#connection.another();
     const connection = (isLease && this.#leases) || this.#connection;
-    // What it expects or is fenced by belongs to the incarnation that it was read from.
-    const bound = session !== undefined || ops.some(({ expect }) => expect !== undefined && expect !== 0);
+    // Whoever writes decided upon what the incarnation was that it knows.
     const args = [...fence, actor, String(this.#logMax), ...flat];
-    const [status, revision, ...rest] = await this.call(SCRIPTS.transact, streams, args, { connection, bound });
+    const [status, revision, ...rest] = await this.call(SCRIPTS.transact, streams, args, {
+      connection,
+      bound: ops.length > 0,
+    });
     if (status === 'FENCED')
       throw new SluiceError('store.fenced', `session ${session!.name} (epoch ${session!.epoch}) has ended`, {
         session: session!.name,
@@ -229,7 +232,13 @@ export class RedisStore implements Store {
   /** Makes an incarnation, or takes the one that another node made first. */
   async #begin(script: Script, args: readonly string[]): Promise<string> {
     const made = hexId(this.#clock.random(16));
-    const answer = (await this.#connection.run(script, FIXED, ['', '0', this.#cluster, ...args, made])) as Answer;
+    const answer = (await this.#connection.run(script, FIXED, [
+      '',
+      String(this.#seen),
+      this.#cluster,
+      ...args,
+      made,
+    ])) as Answer;
     if (answer[0] === 'FOREIGN') throw foreign(answer[1], this.#cluster);
     return answer[0] === 'OK' ? (answer[2] as string) : '';
   }

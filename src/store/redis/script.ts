@@ -62,17 +62,17 @@ local function held(name)
 end
 `;
 
-/** ARGV: a new incarnation. Makes an empty store; one that is there stays. */
+/** ARGV: a new incarnation. Makes an empty store; one that is there stays. Its revisions go on from the newest one that the caller saw. */
 const INIT = `${SHARED}
 local there = redis.call('HMGET', META, 'incarnation', 'cluster')
 if there[1] then
   if there[2] ~= ARGV[3] then return {'FOREIGN', there[2]} end
-  return {'OK', '0', there[1]}
+  return {'OK', ARGV[2], there[1]}
 end
 for _, stream in ipairs(redis.call('ZRANGE', STREAMS, 0, -1)) do redis.call('DEL', stream) end
 redis.call('DEL', DATA, ORDER, TRIMMED, SESSIONS, EPOCHS, STREAMS)
-redis.call('HSET', META, 'incarnation', ARGV[4], 'cluster', ARGV[3], 'revision', '0', 'replid', replid(), 'holes', '', 'base', '0', 'forgotten', '0', 'epochs', text(time()))
-return {'OK', '0', ARGV[4]}
+redis.call('HSET', META, 'incarnation', ARGV[4], 'cluster', ARGV[3], 'revision', ARGV[2], 'replid', replid(), 'holes', '', 'base', ARGV[2], 'forgotten', '0', 'epochs', text(time()))
+return {'OK', ARGV[2], ARGV[4]}
 `;
 
 /** ARGV: the incarnation that lost something, the next one. One caller changes it, the others get what it chose. */

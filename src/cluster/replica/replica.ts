@@ -1,0 +1,245 @@
+/**
+ * The store of a node in a cluster: the shared one, and copies of what concerns this node. While the shared one is away, reads come from the
+ * copies, watches wait and writes fail with `store.unavailable`. When it comes back empty, or older than it was, nobody here sees that: reads
+ * and watches stay with the copies until they are put back. Then `incarnation` changes, and watchers list again.
+ */
+import type { Clock } from '../../clock.ts';
+import type { Entry, Op, Session, Store, TransactOptions, WatchEvent } from '../../contracts/store.ts';
+import { isSluiceError, SluiceError, toSluiceError } from '../../errors.ts';
+import type { Logger } from '../../log.ts';
+import { clusterTopic, networkTopic, nodeTopic } from '../../model/keys.ts';
+import { isMomentary, restoreOriginKey } from './concern.ts';
+import { Copies, type Place, type Written } from './copies.ts';
+import { restore } from './restore.ts';
+
+/** Pause before the shared store is asked again, milliseconds. */
+const AGAIN_MS = 200;
+const LOCK_MS = 3_000;
+
+export interface ReplicaOptions {
+  /**
+   * Connects to the shared store, whose incarnation changes when it was emptied or replaced. `seen`: what the copies are of; then it succeeds
+   * also while the store is away.
+   */
+  readonly connect: (seen: Place | undefined) => Promise<Store>;
+  /** Keeps the copies; this node's alone. It is closed with this store. */
+  readonly local: Store;
+  readonly node: string;
+  readonly clock: Clock;
+  readonly logger?: Logger;
+  /** Time after which the lock of a node that died while it restored is another's, milliseconds. Default 3,000. */
+  readonly lockMs?: number;
+}
+
+/** Fails with `store.unavailable` when the shared store is away and there is no copy yet. */
+export async function openReplica(options: ReplicaOptions): Promise<Store> {
+  const copies = await Copies.open(options.local, options.node);
+  const { place } = copies;
+  const replica = new Replica(options, await options.connect(place.incarnation === '' ? undefined : place), copies);
+  try {
+    await replica.start();
+  } catch (error) {
+    await replica.close();
+    throw error;
+  }
+  return replica;
+}
+
+class Replica implements Store {
+  readonly #options: ReplicaOptions;
+  readonly #remote: Store;
+  readonly #copies: Copies;
+  readonly #closing = new AbortController();
+  #incarnation: string;
+  /** Settles when the copies are put back next. */
+  #restored = Promise.withResolvers<void>();
+  #following: Promise<void> = Promise.resolve();
+
+  constructor(options: ReplicaOptions, remote: Store, copies: Copies) {
+    this.#options = options;
+    this.#remote = remote;
+    this.#copies = copies;
+    this.#incarnation = copies.place.incarnation;
+  }
+
+  get incarnation(): string {
+    return this.#incarnation;
+  }
+
+  async start(): Promise<void> {
+    try {
+      await this.#catchUp();
+    } catch (error) {
+      if (this.#incarnation === '' || !isSluiceError(error, 'store.unavailable')) throw error;
+      this.#options.logger?.warn(
+        { err: error, ...this.#copies.place },
+        'the store is away: starting from the copies here',
+      );
+    }
+    this.#following = this.#follow();
+  }
+
+  async get<T>(key: string): Promise<Entry<T> | null> {
+    return this.#read(
+      key,
+      () => this.#remote.get<T>(key),
+      () => this.#copies.get<T>(key),
+    );
+  }
+
+  async list<T>(prefix: string): Promise<{ readonly items: readonly Entry<T>[]; readonly revision: number }> {
+    return this.#read(
+      prefix,
+      () => this.#remote.list<T>(prefix),
+      () => ({ items: this.#copies.list<T>(prefix), revision: this.#copies.place.revision }),
+    );
+  }
+
+  async transact(ops: readonly Op[], options?: TransactOptions): Promise<number> {
+    this.#ensureWhole();
+    const incarnation = this.#incarnation;
+    const revision = await this.#remote.transact(ops, options);
+    if (this.#remote.incarnation === incarnation) {
+      const entries = ops.flatMap((op): Written[] =>
+        op.op === 'check' ? [] : [{ key: op.key, value: op.op === 'put' ? op.value : null, revision }],
+      );
+      await this.#copies.wrote(entries);
+    }
+    return revision;
+  }
+
+  async *watch(
+    topics: string | readonly string[],
+    from: number,
+    signal: AbortSignal,
+  ): AsyncGenerator<WatchEvent, void, undefined> {
+    const incarnation = this.#incarnation;
+    await this.#settled(signal);
+    if (signal.aborted) return;
+    let place = from;
+    if (this.#incarnation !== incarnation) {
+      place = this.#copies.place.revision;
+      yield { type: 'relist', revision: place };
+    }
+    for await (const event of this.#remote.watch(topics, place, signal)) {
+      if (this.#remote.incarnation !== this.#incarnation) await this.#settled(signal);
+      if (signal.aborted) return;
+      yield event;
+    }
+  }
+
+  async session(name: string, ttlMs: number): Promise<Session> {
+    this.#ensureWhole();
+    return this.#remote.session(name, ttlMs);
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort();
+    this.#restored.resolve();
+    await this.#remote.close();
+    await this.#following;
+    await this.#options.local.close();
+  }
+
+  /** From the shared store, or from the copies while it is away or lacks what they have. */
+  async #read<T>(key: string, remote: () => Promise<T>, copies: () => T): Promise<T> {
+    if (this.#closing.signal.aborted) throw closed();
+    if (isMomentary(key)) {
+      this.#ensureWhole();
+      return remote();
+    }
+    if (this.#isWhole()) {
+      try {
+        const found = await remote();
+        if (this.#isWhole()) return found;
+      } catch (error) {
+        if (!isSluiceError(error, 'store.unavailable') || this.#closing.signal.aborted) throw error;
+      }
+    }
+    return copies();
+  }
+
+  /** Whether the shared store has what the copies have. */
+  #isWhole(): boolean {
+    return this.#remote.incarnation === this.#incarnation;
+  }
+
+  #ensureWhole(): void {
+    if (this.#closing.signal.aborted) throw closed();
+    if (!this.#isWhole())
+      throw new SluiceError('store.unavailable', 'the store lost what it had and is being restored; what runs goes on');
+  }
+
+  /** Waits until the shared store has what the copies have. */
+  async #settled(signal: AbortSignal): Promise<void> {
+    const aborted = Promise.withResolvers<void>();
+    const abort = (): void => aborted.resolve();
+    signal.addEventListener('abort', abort, { once: true });
+    try {
+      while (!signal.aborted && !this.#isWhole()) {
+        if (this.#closing.signal.aborted) throw closed();
+        await Promise.race([this.#restored.promise, aborted.promise]);
+      }
+    } finally {
+      signal.removeEventListener('abort', abort);
+    }
+  }
+
+  async #follow(): Promise<void> {
+    const { signal } = this.#closing;
+    const { clock, logger, node } = this.#options;
+    let isCurrent = this.#copies.place.incarnation === this.#remote.incarnation;
+    while (!signal.aborted) {
+      try {
+        if (!isCurrent) await this.#catchUp();
+        isCurrent = false;
+        const networks = this.#copies.networks();
+        const topics = [clusterTopic, nodeTopic(node), ...networks.map(networkTopic)];
+        for await (const event of this.#remote.watch(topics, this.#copies.place.revision, signal)) {
+          if (!this.#isWhole() || event.type === 'relist') break;
+          await this.#copies.heard(event.change);
+          if (event.change.entries.some(({ key }) => key.startsWith('endpoint/')))
+            if (this.#copies.networks().join() !== networks.join()) break;
+        }
+      } catch (error) {
+        if (signal.aborted) break;
+        if (!isSluiceError(error, 'store.unavailable'))
+          logger?.warn({ err: toSluiceError(error) }, 'the copies of the store are not kept up, beginning anew');
+        await clock.sleep(AGAIN_MS, signal).catch(() => undefined);
+      }
+    }
+  }
+
+  /** Puts the copies back where the shared store lost them, then takes over what is there. */
+  async #catchUp(): Promise<void> {
+    const { clock, logger, node, lockMs = LOCK_MS } = this.#options;
+    const { remote, signal } = { remote: this.#remote, signal: this.#closing.signal };
+    // Only an answer says which incarnation it is.
+    await remote.get(restoreOriginKey);
+    const { incarnation, revision } = this.#copies.place;
+    if (incarnation !== '' && remote.incarnation !== incarnation)
+      await restore({
+        remote,
+        clock,
+        logger,
+        lockMs,
+        signal,
+        mine: { node, incarnation, revision, copies: this.#copies.list('') },
+      });
+    const to = remote.incarnation;
+    await this.#copies.replace(
+      () => remote.list(''),
+      () => {
+        // It changed again meanwhile: the copies are still needed.
+        if (remote.incarnation !== to) throw new SluiceError('store.unavailable', 'the store was replaced again');
+        return to;
+      },
+    );
+    if (this.#incarnation === to) return;
+    this.#incarnation = to;
+    this.#restored.resolve();
+    this.#restored = Promise.withResolvers<void>();
+  }
+}
+
+const closed = (): SluiceError => new SluiceError('store.unavailable', 'the store is closed');
