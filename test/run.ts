@@ -26,10 +26,10 @@ import {
 /** Suites of a plain run, with the minutes that each may take at most and how many of its files run side by side. */
 const SUITES: Readonly<Record<string, { readonly minutes: number; readonly workers: number }>> = {
   unit: { minutes: 2, workers: 2 },
-  conformance: { minutes: 2, workers: 2 },
+  conformance: { minutes: 4, workers: 2 },
   sim: { minutes: 3, workers: 1 },
-  kernel: { minutes: 4, workers: 2 },
-  e2e: { minutes: 6, workers: 2 },
+  kernel: { minutes: 6, workers: 2 },
+  e2e: { minutes: 10, workers: 2 },
 };
 const LONG = { minutes: 60, workers: 1 };
 

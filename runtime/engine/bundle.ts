@@ -99,6 +99,12 @@ export class Bundles {
     return existsSync(this.path(id, 'oom'));
   }
 
+  /** What execs that a killed daemon had begun left: their numbers are nobody's any more. */
+  sweepExecs(id: string): void {
+    for (const name of readdirSync(this.path(id)))
+      if (name.startsWith('exec-')) rmSync(this.path(id, name), { force: true });
+  }
+
   /** Forgets a life: everything but, with `keepLogs`, the log. */
   clear(id: string, keepLogs: boolean): void {
     rmSync(join(this.exits, id), { force: true });

@@ -9,10 +9,10 @@ import type { Clock, Timer } from '../../src/clock.ts';
 import type { ContainerPlan, ContainerState, Runtime } from '../../src/contracts/runtime.ts';
 import { SluiceError } from '../../src/errors.ts';
 import type { Logger } from '../../src/log.ts';
+import { hexId } from '../../src/model/id.ts';
 import { Bundles, type Record } from './bundle.ts';
 import { startMonitor } from './monitor.ts';
-import { bootId, describeProcesses, signalProcess, startOf } from './process.ts';
-
+import { bootId, describeProcesses, signalOf, signalProcess, startOf } from './process.ts';
 import { boundingSet } from './spec/capability.ts';
 import { deviceNode } from './spec/limit.ts';
 import { inRoot } from './spec/mount.ts';
@@ -73,7 +73,6 @@ class Engine implements Runtime {
   readonly #capabilities = boundingSet(readFileSync('/proc/self/status', 'utf8'));
   readonly #watcher: FSWatcher;
   #audit: Timer | undefined;
-  #execs = 0;
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -88,14 +87,17 @@ class Engine implements Runtime {
   async adopt(): Promise<void> {
     for (const id of this.#bundles.all()) {
       const [record, plan] = [this.#bundles.record(id), this.#bundles.plan(id)];
+      this.#bundles.sweepExecs(id);
       if (!record || !plan) {
-        await this.#dispose(id, this.#bundles.number(id, 'pid'));
+        await this.#dispose(id);
         this.#bundles.clear(id, true);
         continue;
       }
       this.#lives.set(id, { record, plan, listeners: new Set() });
-      if (record.boot !== this.#boot && record.exitCode === undefined) this.#finish(id, UNSEEN, this.#now());
+      // An end that the monitor wrote is true, also after a reboot.
       this.#look(id);
+      if (record.boot !== this.#boot && this.#lives.get(id)!.record.exitCode === undefined)
+        this.#finish(id, UNSEEN, this.#now());
     }
   }
 
@@ -140,7 +142,7 @@ class Engine implements Runtime {
         return this.#state(id)!;
       } catch (error) {
         const words = readText(log) || (error as Error).message;
-        await this.#dispose(id, this.#bundles.number(id, 'pid'));
+        await this.#dispose(id);
         this.#bundles.clear(id, true);
         throw ociError(words, `container ${plan.name} could not be created`);
       }
@@ -162,9 +164,12 @@ class Engine implements Runtime {
   async kill(id: string, signal: string, { all = false } = {}): Promise<void> {
     const { record } = this.#known(id);
     if (record.exitCode !== undefined) return;
-    const name = signal as NodeJS.Signals;
-    if (!all) return void signalProcess(record.pid, record.start, name);
-    for (const pid of processesOf(record.pid, this.#mounts)) signalProcess(pid, startOf(pid) ?? '', name);
+    const name = signalOf(signal);
+    if (!all) {
+      signalProcess(record.pid, record.start, name);
+      return;
+    }
+    this.#signalAll(record, name);
   }
 
   pause = (id: string): Promise<void> => this.#freeze(id, 'pause');
@@ -201,7 +206,7 @@ class Engine implements Runtime {
       id,
       process: execSpec(container, plan, user, this.#capabilities),
       stdin: plan.stdin,
-      scratch: scratchOf(this.#bundles.path(id), ++this.#execs),
+      scratch: scratchOf(this.#bundles.path(id), hexId(this.#options.clock.random(8))),
     });
   }
 
@@ -223,13 +228,14 @@ class Engine implements Runtime {
   }
 
   async stats(id: string) {
-    const found = usageOf(this.#running(id).record.pid, this.#mounts);
+    const { record } = this.#running(id);
+    const found = startOf(record.pid) === record.start ? usageOf(record.pid, this.#mounts) : null;
     if (found) return found;
     throw stopped(id);
   }
 
   async processes(id: string) {
-    const pids = processesOf(this.#running(id).record.pid, this.#mounts);
+    const pids = this.#processes(this.#running(id).record);
     if (pids.length === 0) return [];
     return describeProcesses(this.#options.clock, this.#options.tools, pids);
   }
@@ -334,35 +340,32 @@ class Engine implements Runtime {
       { container: life.plan.name, monitor: record.monitor },
       'the monitor is gone; the container ends',
     );
-    for (const pid of processesOf(record.pid, this.#mounts)) signalProcess(pid, startOf(pid) ?? '', 'SIGKILL');
-    signalProcess(record.pid, record.start, 'SIGKILL');
+    this.#signalAll(record, 'SIGKILL');
     this.#finish(id, KILLED, this.#now());
   }
 
   /** Ends what runs of it and forgets it. */
   async #clear(id: string, keepLogs: boolean): Promise<void> {
     const life = this.#lives.get(id);
-    await this.#dispose(id, life?.record.pid ?? this.#bundles.number(id, 'pid'), life?.record);
+    await this.#dispose(id, life?.record);
     this.#lives.delete(id);
     for (const listener of life?.listeners ?? []) listener();
     this.#bundles.clear(id, keepLogs);
   }
 
   /** The container out of the kernel and out of the OCI runtime's books, its monitor gone. */
-  async #dispose(id: string, pid: number | null, record?: Record): Promise<void> {
+  async #dispose(id: string, known?: Record): Promise<void> {
     const { clock, tools } = this.#options;
-    const monitor = record?.monitor ?? this.#bundles.number(id, 'monitor.pid');
-    const monitorStart = monitor ? (record ? record.monitorStart : startOf(monitor)) : null;
-    const monitorLives = (): boolean => monitor !== null && monitorStart !== null && startOf(monitor) === monitorStart;
+    const record = known ?? this.#halfMade(id);
+    const { monitor, monitorStart } = record;
+    const monitorLives = (): boolean => monitorStart !== null && startOf(monitor) === monitorStart;
     const until = clock.monotonic() + KILL_MS_MAX;
     // A creation that a killed daemon left under way ends by itself: only then is there something to take apart.
-    if (!record)
+    if (!known)
       while (monitorLives() && this.#bundles.number(id, 'pid') === null && clock.monotonic() < until)
         await clock.sleep(STEP_MS);
-    const sameMachine = !record || record.boot === this.#boot;
-    if (pid && sameMachine && record?.exitCode === undefined)
-      for (const each of processesOf(pid, this.#mounts))
-        if (each !== process.pid) signalProcess(each, startOf(each) ?? '', 'SIGKILL');
+    const { exitCode } = record;
+    if (exitCode === undefined) this.#signalAll(known ?? this.#halfMade(id), 'SIGKILL');
     const { code, stderr } = await runTool(clock, [tools.oci, ...this.#runtime(), 'delete', '--force', id], {
       env: tools.env,
       limitMs: CALL_MS_MAX,
@@ -372,11 +375,40 @@ class Engine implements Runtime {
     // Its last words, and its exit file, come from the monitor: it is to be gone before they are removed.
     while (monitorLives()) {
       if (clock.monotonic() > until) {
-        signalProcess(monitor!, monitorStart!, 'SIGKILL');
+        signalProcess(monitor, monitorStart!, 'SIGKILL');
         return;
       }
       await clock.sleep(STEP_MS);
     }
+  }
+
+  /**
+   * What the tools wrote of a container that was being created when the daemon died. Their numbers may be others' by now: a process counts when
+   * it is in the container's cgroup, a monitor when its command line names the container.
+   */
+  #halfMade(id: string): Record {
+    const [pid, monitor] = [this.#bundles.number(id, 'pid') ?? 0, this.#bundles.number(id, 'monitor.pid') ?? 0];
+    const plan = this.#bundles.plan(id);
+    const ours = plan !== null && readText(`/proc/${pid}/cgroup`).includes(this.#cgroupsPath(plan));
+    const monitors = readText(`/proc/${monitor}/cmdline`).includes(id);
+    return {
+      generation: 0,
+      pid,
+      start: (ours ? startOf(pid) : null) ?? '',
+      monitor,
+      monitorStart: monitors ? startOf(monitor) : null,
+      boot: this.#boot,
+    };
+  }
+
+  /** Everything in the container's cgroup, while its first process is the one that was recorded. */
+  #processes({ pid, start }: Record): number[] {
+    return start !== '' && startOf(pid) === start ? processesOf(pid, this.#mounts) : [];
+  }
+
+  #signalAll(record: Record, signal: NodeJS.Signals | number): void {
+    for (const pid of this.#processes(record)) signalProcess(pid, startOf(pid) ?? '', signal);
+    signalProcess(record.pid, record.start, signal);
   }
 
   async #freeze(id: string, verb: 'pause' | 'resume'): Promise<void> {
@@ -416,7 +448,8 @@ class Engine implements Runtime {
   /** A running container's own view, with what is mounted in it; else its file system as it lies there. */
   #root(id: string, rootfs: string): string {
     const life = this.#lives.get(id);
-    return life && life.record.exitCode === undefined ? `/proc/${life.record.pid}/root` : rootfs;
+    const { pid, start, exitCode } = life?.record ?? {};
+    return exitCode === undefined && pid && startOf(pid) === start ? `/proc/${pid}/root` : rootfs;
   }
 }
 
@@ -427,7 +460,7 @@ function readText(path: string): string {
   try {
     return readFileSync(path, 'utf8').trim();
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
+    if (['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) return '';
     throw error;
   }
 }

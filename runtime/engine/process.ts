@@ -1,6 +1,8 @@
 /** Processes by /proc. */
 import { readFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import type { Clock } from '../../src/clock.ts';
+import { SluiceError } from '../../src/errors.ts';
 import { runTool, type Tools } from './tool.ts';
 
 /** Ticks after boot at which it began: with the number it names one process for ever. Null when it is gone or a zombie. */
@@ -19,8 +21,26 @@ export function startOf(pid: number): string | null {
 /** Names this life of the machine. */
 export const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 
+/** `TERM`, `SIGTERM`, `15`, `SIGRTMIN+3` as its number; `runtime.spec` for what is none. */
+export function signalOf(name: string): number {
+  const word = name.toUpperCase().replace(/^SIG/, '');
+  const real = /^RTM(?:IN\+(\d+)|AX-(\d+)|IN|AX)$/.exec(word);
+  const number = real
+    ? word.startsWith('RTMIN')
+      ? RTMIN + Number(real[1] ?? 0)
+      : RTMAX - Number(real[2] ?? 0)
+    : /^\d+$/.test(word)
+      ? Number(word)
+      : (constants.signals[`SIG${word}` as NodeJS.Signals] ?? 0);
+  if (number >= 1 && number <= RTMAX) return number;
+  throw new SluiceError('runtime.spec', `there is no signal ${name}`, { signal: name });
+}
+
+const RTMIN = 34;
+const RTMAX = 64;
+
 /** Sends a signal to the process that began then; false when it is gone. */
-export function signalProcess(pid: number, start: string, signal: NodeJS.Signals): boolean {
+export function signalProcess(pid: number, start: string, signal: NodeJS.Signals | number): boolean {
   if (startOf(pid) !== start) return false;
   try {
     process.kill(pid, signal);

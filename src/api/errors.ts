@@ -58,12 +58,22 @@ export const RUN_CODES = [
   'runtime.missing',
 ] as const satisfies readonly ErrorCode[];
 
-function errorSchema(codes: readonly ErrorCode[]) {
-  return z.strictObject({
+const makeErrorSchema = (codes: readonly ErrorCode[]) =>
+  z.strictObject({
     code: z.enum(codes),
     message: z.string().openapi({ description: 'What was tried, on what, and what the kernel or peer answered.' }),
     details: z.record(z.string(), z.unknown()),
   });
+
+/** Schemas by their codes: most routes have the same, and to make them all anew took a seventh of the daemon's start. */
+const schemas = new Map<string, ReturnType<typeof makeErrorSchema>>();
+function errorSchema(codes: readonly ErrorCode[]) {
+  const key = codes.join(' ');
+  const known = schemas.get(key);
+  if (known) return known;
+  const made = makeErrorSchema(codes);
+  schemas.set(key, made);
+  return made;
 }
 
 export interface ErrorResponse {

@@ -260,8 +260,12 @@ export class Controllers {
   #changed(kind: WatchedKind, id: string, now: Obj | undefined, before: Obj | undefined): void {
     const { world } = this.#context;
     if (kind === 'node') {
-      const told = (node: Obj | undefined) => JSON.stringify([(node as Node)?.spec.vtep, (node as Node)?.spec.mtu]);
-      if (told(now) !== told(before)) this.#nodesChanged();
+      const told = (node: Obj | undefined) => {
+        const { vtep, mtu, availability } = (node as Node | undefined)?.spec ?? {};
+        return JSON.stringify([vtep, mtu, availability]);
+      };
+      // The same record twice: it was judged otherwise.
+      if (now === before || told(now) !== told(before)) this.#nodesChanged();
       return;
     }
     if (kind === 'endpoint') {

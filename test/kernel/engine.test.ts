@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -233,6 +233,49 @@ describe('without the daemon', () => {
     expect(bed.traces()).toEqual([]);
     // An earlier life's log it keeps, until the container is deleted.
     await bed.runtime.delete(plan.id);
+  });
+});
+
+describe('numbers that are others by now', () => {
+  test('whoever has the number of a process or monitor of a half-made container is left alone', async () => {
+    const stranger = spawn('sleep', ['1000'], { stdio: 'ignore' });
+    const plan = bed.plan(FOREVER);
+    const folder = join(bed.folder, 'containers', plan.id);
+    mkdirSync(folder);
+    writeFileSync(join(folder, 'plan.json'), JSON.stringify(plan));
+    for (const name of ['pid', 'monitor.pid']) writeFileSync(join(folder, name), String(stranger.pid));
+    await bed.start();
+    expect(await bed.runtime.list()).toEqual([]);
+    expect(stranger.exitCode ?? stranger.signalCode).toBeNull();
+    stranger.kill('SIGKILL');
+    await bed.runtime.delete(plan.id);
+  });
+
+  test('an end that the monitor wrote before the machine went down is told as it was', async () => {
+    const plan = bed.plan(['sh', '-c', 'exit 9']);
+    await bed.runtime.create(plan);
+    const state = join(bed.folder, 'containers', plan.id, 'state.json');
+    const created = readFileSync(state, 'utf8');
+    await bed.runtime.start(plan.id);
+    const { exitedAt } = await ended(plan.id);
+    await bed.runtime.close();
+    writeFileSync(state, JSON.stringify({ ...JSON.parse(created), boot: 'another', startedAt: exitedAt }));
+    await bed.start();
+    expect(await bed.runtime.state(plan.id)).toMatchObject({ state: 'exited', exitCode: 9, exitedAt });
+    await bed.runtime.delete(plan.id);
+  });
+
+  test('signals by name and number; one that is none is refused', async () => {
+    await running(['sh', '-c', 'trap "exit 6" 37; echo set; while :; do sleep 0.05; done'], async (id) => {
+      expect(await refusal(bed.runtime.kill(id, 'SIGFOO'))).toBe('runtime.spec');
+      while ((await logs(id)) === '') await sleep(10);
+      await bed.runtime.kill(id, 'RTMIN+3');
+      expect(await ended(id)).toMatchObject({ exitCode: 6 });
+    });
+    await running(FOREVER, async (id) => {
+      await bed.runtime.kill(id, '9');
+      expect(await ended(id)).toMatchObject({ exitCode: 137 });
+    });
   });
 });
 

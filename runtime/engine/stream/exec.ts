@@ -7,7 +7,7 @@ import type { Clock } from '../../../src/clock.ts';
 import type { ExecProcess } from '../../../src/contracts/runtime.ts';
 import { SluiceError } from '../../../src/errors.ts';
 import { openPty, resizePty } from '../../../src/kernel/stream/pty.ts';
-import { signalProcess, startOf } from '../process.ts';
+import { signalOf, signalProcess, startOf } from '../process.ts';
 import type { Process } from '../spec/spec.ts';
 import { ended, ociError, type Tools } from '../tool.ts';
 import { Output } from './output.ts';
@@ -108,10 +108,11 @@ export function startExec(options: ExecOptions): ExecProcess {
       child.kill('SIGWINCH');
     },
     kill(signal) {
-      begun().then(() => {
+      const number = signalOf(signal);
+      void begun().then(() => {
         const pid = Number(textOf(files.pid));
         const start = pid > 0 ? startOf(pid) : null;
-        if (start !== null) signalProcess(pid, start, signal as NodeJS.Signals);
+        if (start !== null) signalProcess(pid, start, number);
       });
     },
     detach: () => output.end(),
@@ -127,5 +128,5 @@ function textOf(path: string): string {
   }
 }
 
-/** Where an exec of a container keeps its files; `number` is used once. */
-export const scratchOf = (folder: string, number: number): string => join(folder, `exec-${number}`);
+/** Where an exec of a container keeps its files; `name` is used once. */
+export const scratchOf = (folder: string, name: string): string => join(folder, `exec-${name}`);

@@ -2,7 +2,8 @@
  * A connection to Redis that fails fast and comes back by itself: a command waits for the connection and for its answer, both within one
  * time limit, and is never sent twice. When Redis has been away for longer than the limit, commands fail at once.
  */
-import { Cluster, Redis, type RedisOptions } from 'ioredis';
+import { createRequire } from 'node:module';
+import type { Cluster, Redis, RedisOptions } from 'ioredis';
 import { type Clock, withTimeLimit } from '../../clock.ts';
 import { SluiceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
@@ -68,7 +69,7 @@ export class Connection {
   async acknowledgements(replicas: number, ms: number, key: string): Promise<number> {
     return this.#limited(COMMAND_MS_MAX + ms, async () => {
       const client = this.#client;
-      if (!(client instanceof Cluster)) return client.wait(replicas, ms);
+      if (!(client instanceof ioredis().Cluster)) return client.wait(replicas, ms);
       throw new SluiceError('config.invalid', `acknowledgements of replicas (${key}) need a single Redis or Sentinel`);
     });
   }
@@ -147,7 +148,11 @@ export class Connection {
   }
 }
 
+/** Loaded by who needs it: a tenth of a second of every other daemon's start. */
+const ioredis = (): typeof import('ioredis') => createRequire(import.meta.url)('ioredis');
+
 function connect(place: RedisPlace): Redis | Cluster {
+  const { Cluster, Redis } = ioredis();
   const pause = (times: number): number => Math.min(50 * times, RECONNECT_MS_MAX);
   const tls = place.tls && { ...place.tls };
   const options: RedisOptions = {
