@@ -11,6 +11,7 @@ import { SluiceError } from '../../src/errors.ts';
 import type { Logger } from '../../src/log.ts';
 import { hexId } from '../../src/model/id.ts';
 import { Bundles, type Record } from './bundle.ts';
+import { halfMade, readText } from './half.ts';
 import { startMonitor } from './monitor.ts';
 import { bootId, describeProcesses, signalOf, signalProcess, startOf } from './process.ts';
 import { boundingSet } from './spec/capability.ts';
@@ -356,7 +357,7 @@ class Engine implements Runtime {
   /** The container out of the kernel and out of the OCI runtime's books, its monitor gone. */
   async #dispose(id: string, known?: Record): Promise<void> {
     const { clock, tools } = this.#options;
-    const record = known ?? this.#halfMade(id);
+    const record = known ?? halfMade(this.#bundles, id, this.#boot, (plan) => this.#cgroupsPath(plan));
     const { monitor, monitorStart } = record;
     const monitorLives = (): boolean => monitorStart !== null && startOf(monitor) === monitorStart;
     const until = clock.monotonic() + KILL_MS_MAX;
@@ -365,7 +366,8 @@ class Engine implements Runtime {
       while (monitorLives() && this.#bundles.number(id, 'pid') === null && clock.monotonic() < until)
         await clock.sleep(STEP_MS);
     const { exitCode } = record;
-    if (exitCode === undefined) this.#signalAll(known ?? this.#halfMade(id), 'SIGKILL');
+    if (exitCode === undefined)
+      this.#signalAll(known ?? halfMade(this.#bundles, id, this.#boot, (plan) => this.#cgroupsPath(plan)), 'SIGKILL');
     const { code, stderr } = await runTool(clock, [tools.oci, ...this.#runtime(), 'delete', '--force', id], {
       env: tools.env,
       limitMs: CALL_MS_MAX,
@@ -380,25 +382,6 @@ class Engine implements Runtime {
       }
       await clock.sleep(STEP_MS);
     }
-  }
-
-  /**
-   * What the tools wrote of a container that was being created when the daemon died. Their numbers may be others' by now: a process counts when
-   * it is in the container's cgroup, a monitor when its command line names the container.
-   */
-  #halfMade(id: string): Record {
-    const [pid, monitor] = [this.#bundles.number(id, 'pid') ?? 0, this.#bundles.number(id, 'monitor.pid') ?? 0];
-    const plan = this.#bundles.plan(id);
-    const ours = plan !== null && readText(`/proc/${pid}/cgroup`).includes(this.#cgroupsPath(plan));
-    const monitors = readText(`/proc/${monitor}/cmdline`).includes(id);
-    return {
-      generation: 0,
-      pid,
-      start: (ours ? startOf(pid) : null) ?? '',
-      monitor,
-      monitorStart: monitors ? startOf(monitor) : null,
-      boot: this.#boot,
-    };
   }
 
   /** Everything in the container's cgroup, while its first process is the one that was recorded. */
@@ -455,12 +438,3 @@ class Engine implements Runtime {
 
 const stopped = (id: string): SluiceError =>
   new SluiceError('container.stopped', `container ${id} does not run`, { id });
-
-function readText(path: string): string {
-  try {
-    return readFileSync(path, 'utf8').trim();
-  } catch (error) {
-    if (['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) return '';
-    throw error;
-  }
-}
