@@ -1,6 +1,6 @@
 /** /v1/containers: what is wanted of them */
 import { createRoute, z } from '@hono/zod-openapi';
-import { SluiceError } from '../../errors.ts';
+import { isSluiceError, SluiceError } from '../../errors.ts';
 import { containerRequest, containerView, renameRequest } from '../../model/container/schema.ts';
 import { SIGNAL_PATTERN, signalName } from '../../model/container/signal.ts';
 import type { Container } from '../../model/container.ts';
@@ -157,6 +157,15 @@ export function containers(app: ApiApp, api: Api): void {
     const place = [await sandboxes.get(container.spec.sandbox), ...own];
     return [container, ...place.filter(({ removing }) => !removing)];
   };
+  /** Reads it again; one that goes with its process may be gone by then, and is answered as it was last seen. */
+  const latest = (seen: Container) => async (id: string) => {
+    try {
+      return await containers.get(id);
+    } catch (error) {
+      if (isSluiceError(error, 'object.notfound')) return seen;
+      throw error;
+    }
+  };
   app.openapi(list, async (c) => c.json({ items: await views(api, await containers.list()) }, 200));
   app.openapi(get, async (c) =>
     c.json(await api.desired.statuses.view(await containers.get(c.req.valid('param').name)), 200),
@@ -165,9 +174,7 @@ export function containers(app: ApiApp, api: Api): void {
     const create = c.req.valid('header')['if-none-match'] === '*';
     const options = { create, actor: api.actor(c) };
     const { object, created } = await containers.put(c.req.valid('param').name, c.req.valid('json'), options);
-    // One that goes with its process may be gone before it can be read again.
-    const get = (id: string) => containers.get(id).catch(() => object);
-    const view = await written(api, c, object, waitMs(c.req.valid('query')), get, () => withPlace(object));
+    const view = await written(api, c, object, waitMs(c.req.valid('query')), latest(object), () => withPlace(object));
     return c.json(view, created ? 201 : 200);
   });
   app.openapi(remove, async (c) => {
@@ -184,8 +191,8 @@ export function containers(app: ApiApp, api: Api): void {
   });
   app.openapi(start, async (c) => {
     const container = await containers.start(c.req.valid('param').name, { actor: api.actor(c) });
-    const get = (id: string) => containers.get(id).catch(() => container);
-    const view = await written(api, c, container, waitMs(c.req.valid('query')), get, () => withPlace(container));
+    const wait = waitMs(c.req.valid('query'));
+    const view = await written(api, c, container, wait, latest(container), () => withPlace(container));
     return c.json(view, 200);
   });
   for (const [route, verb] of [
@@ -196,8 +203,7 @@ export function containers(app: ApiApp, api: Api): void {
       const query: { readonly wait?: string; readonly timeout?: string } = c.req.valid('query');
       const timeoutMs = query.timeout === undefined ? undefined : (parseDuration(query.timeout) ?? 0);
       const container = await containers[verb](c.req.valid('param').name, { actor: api.actor(c), timeoutMs });
-      const get = (id: string) => containers.get(id).catch(() => container);
-      return c.json(await written(api, c, container, waitMs(query), get), 200);
+      return c.json(await written(api, c, container, waitMs(query), latest(container)), 200);
     });
   }
   app.openapi(rename, async (c) => {

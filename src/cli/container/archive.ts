@@ -92,7 +92,11 @@ export async function unpack(tar: AsyncIterable<Uint8Array>, target: string): Pr
 async function safeParents(target: string, below: readonly string[]): Promise<void> {
   for (let n = 0; n < below.length; n++) {
     const parent = join(target, ...below.slice(0, n));
-    const stat = await lstat(parent).catch(() => null);
+    const stat = await lstat(parent).catch((error: NodeJS.ErrnoException) => {
+      // It will be made. Whatever else keeps it from being looked at is said.
+      if (error.code === 'ENOENT') return null;
+      throw error;
+    });
     if (stat && !stat.isDirectory() && n > 0)
       throw new SluiceError('request.invalid', `the archive writes below ${parent}, which is no folder`, {
         path: parent,
