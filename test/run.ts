@@ -23,15 +23,24 @@ import {
   type Verdict,
 } from './report.ts';
 
-/** Suites of a plain run, with the minutes that each may take at most and how many of its files run side by side. */
-const SUITES: Readonly<Record<string, { readonly minutes: number; readonly workers: number }>> = {
+interface Suite {
+  /** That each pass over it may take at most. */
+  readonly minutes: number;
+  /** Files that run side by side. */
+  readonly workers: number;
+  /** Files that hold the product to a time which it promises a machine of its own: they run after the others, one by one. */
+  readonly alone?: readonly string[];
+}
+
+/** Suites of a plain run. */
+const SUITES: Readonly<Record<string, Suite>> = {
   unit: { minutes: 2, workers: 2 },
   conformance: { minutes: 4, workers: 2 },
   sim: { minutes: 3, workers: 1 },
-  kernel: { minutes: 6, workers: 2 },
-  e2e: { minutes: 10, workers: 2 },
+  kernel: { minutes: 6, workers: 2, alone: ['sluice-off.test.ts', 'cluster-lost.test.ts'] },
+  e2e: { minutes: 10, workers: 2, alone: ['restart.test.ts'] },
 };
-const LONG = { minutes: 60, workers: 1 };
+const LONG: Suite = { minutes: 60, workers: 1 };
 
 const root = projectRoot();
 const readJson = <T>(file: string): T => JSON.parse(readFileSync(join(root, file), 'utf8')) as T;
@@ -61,13 +70,29 @@ function run(program: string, args: readonly string[], minutes: number, env: Nod
   });
 }
 
+/** Everything of a suite, or the files that were named. */
 async function runSuite(suite: string, files: readonly string[]): Promise<TestRecord[]> {
-  const { minutes, workers } = SUITES[suite] ?? LONG;
+  const { minutes, workers, alone = [] } = SUITES[suite] ?? LONG;
+  if (files.length > 0) return await runPass(suite, minutes, workers, files);
+  const together = alone.map((file) => `--exclude=**/${file}`);
+  const tests = await runPass(suite, minutes, workers, together);
+  if (alone.length === 0) return tests;
+  const named = alone.map((file) => `test/${suite}/${file}`);
+  return [...tests, ...(await runPass(suite, minutes, 1, named))];
+}
+
+/** One run of vitest over a suite; `words` are what to run of it. */
+async function runPass(
+  suite: string,
+  minutes: number,
+  workers: number,
+  words: readonly string[],
+): Promise<TestRecord[]> {
   const folder = mkdtempSync(join(tmpdir(), 'sluice-test-'));
   const report = join(folder, 'report.json');
   try {
     const args = ['run', '--project', suite, '--passWithNoTests', `--maxWorkers=${workers}`, '--reporter=default'];
-    const status = await run('vitest', [...args, '--reporter=./test/reporter.ts', ...files], minutes, {
+    const status = await run('vitest', [...args, '--reporter=./test/reporter.ts', ...words], minutes, {
       SLUICE_TEST_REPORT: report,
     });
     const tests = readReport(report);
