@@ -40,6 +40,10 @@ export const ERROR_CODES = {
   'driver.failed': [502, 'A network or IPAM driver failed; its own message is included.'],
   'driver.timeout': [504, 'A driver did not answer within its time limit.'],
   'driver.open': [503, 'A driver failed repeatedly and is not called for a while (open circuit).'],
+  'service.noreplicas': [
+    409,
+    'The service was made of backends alone: there is no image of which more or fewer could run.',
+  ],
   'service.backend': [400, 'A backend names no sandbox and no address that the service could reach.'],
   'image.notfound': [404, 'No image has that name, digest or id here; for a pull: the registry has none either.'],
   'image.reference': [400, 'The name of the image is malformed.'],

@@ -43,6 +43,8 @@ export const FAULT_POINTS = [
   'service.frontends',
   'service.withdrawn',
   'service.released',
+  'replica.leaving',
+  'replica.stored',
   'dataplane.loaded',
   'dataplane.pinned',
   'dataplane.attached',

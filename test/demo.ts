@@ -5,10 +5,9 @@
 import { chmodSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { nodeBinary, projectRoot } from '../src/lab/daemon.ts';
 import { createLab, type Lab, type LabHost } from '../src/lab/lab.ts';
 import { labFolder, sweepLab } from '../src/lab/owner.ts';
-import type { Background, Place } from '../src/lab/place.ts';
+import type { Place } from '../src/lab/place.ts';
 import { type ConnectResult, type Running, startConnect, startServer } from '../src/load/load.ts';
 import { hello } from './demo/hello.ts';
 import { BrokenPromise, createStage, type Stage } from './demo/stage.ts';
@@ -34,21 +33,13 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
     if (code !== 0) throw new BrokenPromise(`the command ended with status ${code}`);
     return stdout;
   };
-  const beside = (sandbox: string, ...command: string[]): Background => {
-    stage.typed(`sluice sandbox exec ${sandbox} ${command.join(' ')} &`, '');
-    return host.spawn(
-      [nodeBinary(), join(projectRoot(), 'dist/src/cli/main.js'), 'sandbox', 'exec', sandbox, ...command],
-      {
-        env: { SLUICE_HOST: `unix://${host.socket}` },
-      },
-    );
-  };
-  /** A shell command inside a sandbox, not shown. */
-  const inside = async (sandbox: string, command: string): Promise<string> =>
-    (await host.sluice(['sandbox', 'exec', sandbox, 'sh', '-c', command])).stdout.trim();
+  /** A shell command inside a container, not shown. */
+  const inside = async (container: string, command: string): Promise<string> =>
+    (await host.sluice(['exec', container, 'sh', '-c', command])).stdout.trim();
 
-  const placeOf = async (sandbox: string): Promise<Place> => {
-    const { status } = await host.client.sandboxes.get(sandbox);
+  /** Where the load generators run: in the sandbox that a container shares its name with. */
+  const placeOf = async (container: string): Promise<Place> => {
+    const { status } = await host.client.sandboxes.get(container);
     return { netnsPath: String(status?.detail.netnsPath), cgroup: String(status?.detail.cgroupPath) };
   };
 
@@ -58,7 +49,7 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
     await sluice('version');
   });
 
-  await stage.step('Hello: not here, pulled, created, ran', () => hello(stage, host, sluice));
+  const image = await stage.step('Hello: not here, pulled, created, ran', () => hello(stage, host, sluice));
 
   await stage.step('Two networks', async () => {
     await sluice('network', 'create', '--subnet', '10.20.0.0/24', 'web');
@@ -66,9 +57,7 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
     await sluice('network', 'ls');
   });
 
-  await stage.step('Three sandboxes that serve, a client, and a stranger on the other network', async () => {
-    for (const name of [...SHOPS, 'client']) await sluice('sandbox', 'create', name, '--network', 'web');
-    await sluice('sandbox', 'create', 'stranger', '--network', 'other');
+  await stage.step('Three containers that serve, a client, and a stranger on the other network', async () => {
     for (const name of SHOPS) {
       const home = join(pages, name);
       mkdirSync(join(home, 'cgi-bin'), { recursive: true });
@@ -78,11 +67,14 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
         `#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\nsleep 2\necho ${name}\n`,
       );
       chmodSync(join(home, 'cgi-bin/slow'), 0o755);
-      beside(name, 'busybox', 'httpd', '-f', '-p', '80', '-h', home);
+      const httpd = ['httpd', '-f', '-p', '80', '-h', '/www'];
+      await sluice('run', '-d', '--name', name, '--network', 'web', '--init', '-v', `${home}:/www:ro`, image, ...httpd);
       await startServer(await placeOf(name), { ports: [TAG_PORT], tag: name.at(-1)! });
     }
-    for (const name of SHOPS)
-      await until(async () => (await inside('client', `busybox wget -qO- http://${name}/`)) === name);
+    await sluice('run', '-d', '--name', 'client', '--network', 'web', '--init', image, 'sleep', '600');
+    await sluice('run', '-d', '--name', 'stranger', '--network', 'other', '--init', image, 'sleep', '600');
+    await sluice('ps');
+    for (const name of SHOPS) await until(async () => (await inside('client', `wget -qO- http://${name}/`)) === name);
     stage.promise(true, 'the client reaches each of them by its name');
   });
 
@@ -91,15 +83,15 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
     const ports = ['--port', 'http=80', '--port', `tag=${TAG_PORT}`];
     await sluice('service', 'create', '--name', 'shop', '--network', 'web', ...ports, ...backends);
     await sluice('service', 'ls');
-    const answer = await sluice('sandbox', 'exec', 'client', 'busybox', 'nslookup', '-type=a', 'shop');
+    const answer = await sluice('exec', 'client', 'nslookup', '-type=a', 'shop');
     const address = [...answer.matchAll(/^Address(?: \d+)?:\s*(10\.20\.0\.\d+)\s*$/gm)].at(-1)?.[1];
     stage.promise(address !== undefined, `"shop" is ${address}, says 127.0.0.11`);
     return address!;
   });
 
   await stage.step('60 requests to one name', async () => {
-    const spread = 'for i in $(seq 60); do busybox wget -qO- http://shop/; done | sort | uniq -c';
-    const answer = await sluice('sandbox', 'exec', 'client', 'sh', '-c', spread);
+    const spread = 'for i in $(seq 60); do wget -qO- http://shop/; done | sort | uniq -c';
+    const answer = await sluice('exec', 'client', 'sh', '-c', spread);
     const counts = [...answer.matchAll(/(\d+) (shop-\d)/g)].map((match) => Number(match[1]));
     const total = counts.reduce((sum, count) => sum + count, 0);
     stage.promise(
@@ -109,15 +101,16 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
   });
 
   await stage.step('The other network knows nothing of it', async () => {
-    const named = await host.sluice(['sandbox', 'exec', 'stranger', 'busybox', 'nslookup', '-type=a', 'shop']);
+    const named = await host.sluice(['exec', 'stranger', 'nslookup', '-type=a', 'shop']);
     stage.promise(!named.stdout.includes(vip), 'the stranger cannot resolve "shop"');
     const [first] = (await inside('shop-1', "ip -4 -o addr show eth0 | awk '{print $4}'")).split('/');
     for (const [what, address] of [
       ['the VIP', vip],
       ['a backend', first],
     ] as const) {
-      const got = await inside('stranger', `busybox wget -T 1 -qO- http://${address}/ 2>/dev/null || echo none`);
-      stage.promise(got === 'none', `${what}, ${address}, does not answer the stranger`);
+      const ask = `timeout 1 wget -qO- http://${address}/ 2>/dev/null || echo none`;
+      const [got, own] = [await inside('stranger', ask), await inside('client', ask)];
+      stage.promise(got === 'none' && own !== 'none', `${what}, ${address}, answers the client, not the stranger`);
     }
   });
 
@@ -128,7 +121,7 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
 
   await stage.step('A backend leaves politely', async () => {
     // Answers that take two seconds, asked for by the service's name before the backend leaves.
-    const slow = inside('client', 'for i in $(seq 20); do busybox wget -qO- http://shop/cgi-bin/slow & done; wait');
+    const slow = inside('client', 'for i in $(seq 20); do wget -qO- http://shop/cgi-bin/slow & done; wait');
     const load = await startLoad();
     await sleep(700);
     await sluice('service', 'update', 'shop', '--backend-rm', 'shop-3');
@@ -139,7 +132,8 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
       answers.length === 20 && itsOwn > 0,
       `${itsOwn} requests under way at it (of 20) went on to their end`,
     );
-    await sluice('sandbox', 'rm', '--force', 'shop-3');
+    await sluice('stop', 'shop-3');
+    await sluice('rm', 'shop-3');
     await sleep(300);
     const result = await load.stop();
     const last = result.answers['3']?.lastMs ?? 0;
@@ -150,9 +144,9 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
   await stage.step('A backend is torn away', async () => {
     const load = await startLoad();
     await sleep(500);
-    stage.typed('sluice sandbox rm --force --detach shop-2', '');
+    stage.typed('sluice rm --force shop-2', '');
     const asked = monotonicMs();
-    await host.client.sandboxes.remove('shop-2', { force: true });
+    await host.client.containers.remove('shop-2', { force: true });
     const accepted = monotonicMs();
     await sleep(700);
     const result = await load.stop();
@@ -161,7 +155,7 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
     const last = Math.max(result.failures?.lastMs ?? 0, result.answers['2']?.lastMs ?? 0) - accepted;
     stage.promise(result.failed <= most, `${told(result)} failed of ${result.opened}, those on their way to it`);
     stage.promise(last <= 50, `out of the VIP ${Math.max(0, last).toFixed(0)} ms after the daemon had said yes`);
-    await until(async () => (await host.sluice(['sandbox', 'inspect', 'shop-2'])).code !== 0);
+    await until(async () => (await host.sluice(['container', 'inspect', 'shop-2'])).code !== 0);
   });
 
   await stage.step('The daemon is killed, three times, under load', async () => {
@@ -180,10 +174,7 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
       `${result.completed} new connections meanwhile, ${result.rate.toFixed(0)} a second`,
     );
     stage.promise(result.failed === 0, `${told(result)} of them failed`);
-    stage.promise(
-      (await inside('client', 'busybox wget -qO- http://shop/')) === 'shop-1',
-      'names are answered as before',
-    );
+    stage.promise((await inside('client', 'wget -qO- http://shop/')) === 'shop-1', 'names are answered as before');
   });
 
   await stage.step('Somebody breaks the network by hand', async () => {
@@ -196,10 +187,7 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
     const command = `ip link delete ${link}`;
     stage.typed(command, await host.must(command));
     const from = performance.now();
-    await until(
-      async () => (await inside('client', 'timeout 1 busybox wget -qO- http://shop/ || true')) === 'shop-1',
-      10_000,
-    );
+    await until(async () => (await inside('client', 'timeout 1 wget -qO- http://shop/ || true')) === 'shop-1', 10_000);
     stage.promise(true, `repaired and serving after ${((performance.now() - from) / 1_000).toFixed(1)} s`);
     const events = (await host.sluice(['endpoint', 'ls', '--format', 'json'])).stdout;
     stage.promise(/Repaired/.test(events), 'the cause stands in the endpoint`s conditions');
@@ -207,7 +195,7 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
 
   await stage.step('Everything is taken down', async () => {
     await sluice('service', 'rm', 'shop');
-    await sluice('sandbox', 'rm', '--force', 'shop-1', 'client', 'stranger');
+    await sluice('rm', '--force', 'shop-1', 'client', 'stranger');
     await sluice('network', 'rm', 'web', 'other');
     await sluice('system', 'off');
     await host.daemon.stop();
@@ -244,6 +232,7 @@ async function leftBehind(host: LabHost): Promise<Record<string, string[]>> {
     'nft tables': (await lines('nft list tables')).filter((line) => line.includes(host.instance)),
     // Two files are every bpffs's own.
     pins: folder(host.bpffs).filter((name) => !name.endsWith('.debug')),
+    mounts: (await lines('cat /proc/self/mountinfo')).filter((line) => line.includes(` ${host.stateDir}/`)),
     cgroups: readdirSync(host.cgroupRoot, { withFileTypes: true })
       .filter((entry) => entry.isDirectory() && !['daemon', 'programs'].includes(entry.name))
       .map(({ name }) => name),

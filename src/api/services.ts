@@ -1,6 +1,7 @@
 /** /v1/services */
 import { createRoute } from '@hono/zod-openapi';
-import { backendsRequest, listOf, serviceRequest, serviceView } from '../model/schema.ts';
+import { listOf } from '../model/schema.ts';
+import { backendsRequest, replicasRequest, serviceRequest, serviceView } from '../model/service/schema.ts';
 import {
   type Api,
   type ApiApp,
@@ -57,6 +58,7 @@ const put = createRoute({
       'object.exists',
       'address.outside',
       'service.backend',
+      'image.notfound',
     ),
   },
 });
@@ -86,6 +88,20 @@ const update = createRoute({
   },
 });
 
+const scale = createRoute({
+  method: 'post',
+  path: '/v1/services/{name}/replicas',
+  operationId: 'updateReplicas',
+  summary: 'Changes how many replicas run, and of which image',
+  description: 'Those of an earlier image are replaced one after another, each when a new one serves.',
+  tags,
+  request: { params: refParam, query: waitQuery, body: jsonBody(replicasRequest) },
+  responses: {
+    200: json(serviceView, 'The service as it is now'),
+    ...errorResponses(...REF_CODES, ...WRITE_CODES, ...WAIT_CODES, 'service.noreplicas', 'image.notfound'),
+  },
+});
+
 export function services(app: ApiApp, api: Api): void {
   const { services } = api.desired;
   app.openapi(list, async (c) => c.json({ items: await views(api, await services.list()) }, 200));
@@ -109,6 +125,10 @@ export function services(app: ApiApp, api: Api): void {
     const { add, remove } = c.req.valid('json');
     const change = { addBackends: add, removeBackends: remove };
     const service = await services.update(c.req.valid('param').name, change, { actor: api.actor(c) });
+    return c.json(await written(api, c, service, waitMs(c.req.valid('query')), services.get), 200);
+  });
+  app.openapi(scale, async (c) => {
+    const service = await services.change(c.req.valid('param').name, c.req.valid('json'), { actor: api.actor(c) });
     return c.json(await written(api, c, service, waitMs(c.req.valid('query')), services.get), 200);
   });
 }

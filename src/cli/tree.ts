@@ -11,7 +11,7 @@ export const tree: Tree = {
     summary: "Endpoints: a sandbox's place on a network",
     load: async () => (await import('./endpoint.ts')).endpoint,
   },
-  service: { summary: 'Balanced services', load: async () => (await import('./service.ts')).service },
+  service: { summary: 'Balanced services', load: async () => (await import('./service/service.ts')).service },
   container: {
     summary: 'Containers: images run in sandboxes of their own',
     load: async () => (await import('./container/container.ts')).container,

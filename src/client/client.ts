@@ -20,6 +20,7 @@ import type {
   AttachmentRequest,
   BackendsRequest,
   NetworkRequest,
+  ReplicasRequest,
   SandboxRequest,
   ServiceRequest,
   SubnetsRequest,
@@ -87,6 +88,8 @@ export interface Client {
     get(ref: string): Promise<View<Service>>;
     put(name: string, request: ServiceRequest, options?: PutOptions): Promise<View<Service>>;
     update(ref: string, request: BackendsRequest, options?: WaitOptions): Promise<View<Service>>;
+    /** How many replicas, of which image. `service.noreplicas`. */
+    scale(ref: string, request: ReplicasRequest, options?: WaitOptions): Promise<View<Service>>;
     remove(ref: string, options?: WaitOptions): Promise<View<Service>>;
   };
   readonly containers: ContainerClient;
@@ -158,6 +161,7 @@ export function createClient(options: ClientOptions = {}): Client {
     services: {
       ...resource<View<Service>, ServiceRequest>(call, 'services'),
       update: (ref, body, { waitMs } = {}) => call.json('POST', at('services', ref, 'backends'), { waitMs, body }),
+      scale: (ref, body, { waitMs } = {}) => call.json('POST', at('services', ref, 'replicas'), { waitMs, body }),
     },
     containers: containerClient(call, resource<View<Container>, ContainerRequest>(call, 'containers'), clock),
     volumes: volumeClient(call, resource<View<Volume>, VolumeRequest>(call, 'volumes')),

@@ -19,9 +19,11 @@ import type { Context } from './context.ts';
 import { EndpointController } from './endpoint/endpoint.ts';
 import { Firewall } from './firewall/firewall.ts';
 import { Loop } from './loop.ts';
+import { MovedLinks, NOTICED_MS } from './moved.ts';
 import { NetworkController } from './network.ts';
 import { PeerController, type TunnelDetail } from './peer/peer.ts';
 import { prune } from './prune.ts';
+import { replicaLoop } from './replica/replica.ts';
 import { SandboxController } from './sandbox.ts';
 import { NameController } from './service/name.ts';
 import { ServiceController } from './service/service.ts';
@@ -46,8 +48,6 @@ const START_WAIT_MS = 3_000;
 const ENDPOINTS_MAX = 512;
 /** Containers in work at once: a start keeps a processor busy. */
 const CONTAINERS_MAX = 16;
-/** How long what the kernel reports is gathered before it is looked at, milliseconds. */
-const NOTICED_MS = 250;
 
 export class Controllers {
   readonly #options: ControllersOptions;
@@ -63,6 +63,8 @@ export class Controllers {
   readonly live: LiveContainers;
   readonly #loops: Record<ReconciledKind, Loop>;
   readonly #peerLoop: Loop;
+  readonly #replicaLoop: Loop;
+  readonly #moved: MovedLinks;
   #monitor: Monitor | undefined;
   #auditTimer: Timer | undefined;
   #auditing: Promise<void> | undefined;
@@ -74,6 +76,7 @@ export class Controllers {
     this.#context = options.context;
     const { context } = options;
     this.#firewall = new Firewall(context, options);
+    this.#moved = new MovedLinks(context.clock, (moved) => this.#lookAt(moved));
     this.#spaces = new Spaces(context);
     this.#services = new ServiceController(context, this.#spaces);
     this.#names = new NameController(context);
@@ -98,7 +101,11 @@ export class Controllers {
     const endpoints = new EndpointController(context, this.#spaces, (endpoint) => this.#withdraw(endpoint));
     this.#containers = new ContainerController(context, {
       trigger: (id) => this.#loops.container.trigger(id),
-      placed: ({ spec }) => this.#touchSandbox(spec.sandbox),
+      placed: ({ spec }) => {
+        this.#touchSandbox(spec.sandbox);
+        if (spec.replica) this.#replicate(spec.replica.service);
+      },
+      leaving: ({ spec }) => this.#settleUsing(spec.sandbox),
     });
     this.live = liveContainers(context, this.#containers);
     const volumes = new VolumeController(context);
@@ -116,6 +123,7 @@ export class Controllers {
       reconcile: (id) => this.#peers.reconcile(id),
       onError: (id, error, retryMs) => void this.#failed('network', id, error, retryMs),
     });
+    this.#replicaLoop = replicaLoop(context);
     this.#containers.listen();
   }
 
@@ -126,7 +134,7 @@ export class Controllers {
 
   /** One line a controller, for `sluice status`. */
   health(): ComponentHealth[] {
-    return Object.entries({ ...this.#loops, peer: this.#peerLoop }).map(([name, loop]) => {
+    return Object.entries({ ...this.#loops, peer: this.#peerLoop, replica: this.#replicaLoop }).map(([name, loop]) => {
       const { queued, failing, lastSuccessMs, lastError } = loop.health;
       return {
         name,
@@ -172,6 +180,7 @@ export class Controllers {
     for (const id of world.volumes.keys()) this.#loops.volume.trigger(id);
     for (const id of world.containers.keys()) this.#loops.container.trigger(id);
     this.#synced = true;
+    for (const id of [...world.services.keys(), ...world.replicated()]) this.#replicaLoop.trigger(id);
     logger.info(
       {
         networks: world.networks.size,
@@ -206,11 +215,11 @@ export class Controllers {
   async stop(): Promise<void> {
     this.#stopped = true;
     this.#auditTimer?.cancel();
-    this.#movedTimer?.cancel();
+    this.#moved.stop();
     this.#context.world.stop();
     this.#monitor?.[Symbol.dispose]();
     this.#containers.stop();
-    await Promise.all([...Object.values(this.#loops), this.#peerLoop].map((loop) => loop.stop()));
+    await Promise.all([...Object.values(this.#loops), this.#peerLoop, this.#replicaLoop].map((loop) => loop.stop()));
     await this.#auditing;
     this.#spaces.closeAll();
     this.#firewall.close();
@@ -284,14 +293,19 @@ export class Controllers {
     if (now) this.#loops[kind].renew(id);
     else this.#loops[kind].forget(id);
     if (kind === 'service' && !now) this.#services.gone(before as Service);
-    if (kind === 'service') this.#touch(((now ?? before) as Service).spec.network);
+    if (kind === 'service') {
+      this.#touch(((now ?? before) as Service).spec.network);
+      this.#replicate(id);
+    }
     if (kind === 'network' && now) this.#names.touch(id);
     if (kind === 'sandbox' && now && before && now.name !== before.name) this.#touchSandbox(id);
     if (kind === 'container') {
-      const { sandbox } = ((now ?? before) as Container).spec;
+      const { sandbox, replica } = ((now ?? before) as Container).spec;
       // Its sandbox goes after it.
       if (!now) this.#loops.sandbox.trigger(sandbox);
       this.#touchSandbox(sandbox);
+      if (replica) this.#replicate(replica.service);
+      if (replica && !now) this.#loops.service.trigger(replica.service);
     }
     if (kind === 'network' && now) for (const endpoint of world.endpointsOfNetwork(id)) this.#touchEndpoint(endpoint);
   }
@@ -334,6 +348,11 @@ export class Controllers {
     this.#loops.endpoint.trigger(endpoint.id);
   }
 
+  /** Something changed that the number of a service's replicas may depend on. */
+  #replicate(serviceId: string): void {
+    if (this.#synced) this.#replicaLoop.trigger(serviceId);
+  }
+
   #triggerContainer(sandboxId = ''): void {
     const container = this.#context.world.containerOfSandbox(sandboxId);
     if (container) this.#loops.container.trigger(container.id);
@@ -356,7 +375,12 @@ export class Controllers {
   async #withdraw(endpoint: Endpoint): Promise<void> {
     this.#names.touch(endpoint.spec.network);
     this.#names.flush();
-    await Promise.all(this.#services.using(endpoint.spec.sandbox).map((id) => this.#loops.service.settle(id)));
+    await this.#settleUsing(endpoint.spec.sandbox);
+  }
+
+  /** Services that balance over the sandbox have looked again. */
+  async #settleUsing(sandboxId: string): Promise<void> {
+    await Promise.all(this.#services.using(sandboxId).map((id) => this.#loops.service.settle(id)));
   }
 
   /** Something moved in the host's namespace: look at the object that it belongs to. */
@@ -366,19 +390,11 @@ export class Controllers {
       this.#firewallSoon();
       return;
     }
-    const went = event.type === 'link' && event.removed;
-    this.#moved.set(event.ifindex, went || this.#moved.get(event.ifindex) === true);
-    this.#movedTimer ??= this.#context.clock.after(NOTICED_MS, () => this.#lookAtMoved());
+    this.#moved.note(event.ifindex, event.type === 'link' && event.removed);
   }
 
-  /** Interfaces that moved, and whether they went. A bridge moves whenever a port comes or goes: one look for all of that. */
-  readonly #moved = new Map<number, boolean>();
-  #movedTimer: Timer | undefined;
-  #lookAtMoved(): void {
+  #lookAt(moved: ReadonlyMap<number, boolean>): void {
     const { world, tracker } = this.#context;
-    this.#movedTimer = undefined;
-    const moved = new Map(this.#moved);
-    this.#moved.clear();
     for (const [id, { ifname }] of this.#firewall.interfaces) {
       const { ifindex, tunnel } = tracker.detail<TunnelDetail>('network', id);
       const went = tunnel !== undefined && moved.get(tunnel.ifindex) === true;

@@ -72,6 +72,8 @@ export class World {
   readonly #peers = new Map<string, Map<string, Endpoint>>();
   /** Container id by sandbox. */
   readonly #containers = new Map<string, string>();
+  /** Container ids by the service whose replicas they are. */
+  readonly #replicas = new Map<string, Set<string>>();
   readonly #listeners: WorldListener[] = [];
   readonly #stop = new AbortController();
   /** Ends the watch of the moment: other topics are to be followed. */
@@ -170,6 +172,16 @@ export class World {
   /** The container that the sandbox belongs to. */
   containerOfSandbox(id: string): Container | undefined {
     return this.#objects.container.get(this.#containers.get(id) ?? '');
+  }
+
+  /** Containers of this node that are replicas of the service; those being removed included. */
+  replicasOf(service: string): Container[] {
+    return [...(this.#replicas.get(service) ?? [])].flatMap((id) => this.#objects.container.get(id) ?? []);
+  }
+
+  /** Services that have, or had, replicas here: some may be gone. */
+  replicated(): string[] {
+    return [...this.#replicas.keys()];
   }
 
   onChange(listener: WorldListener): void {
@@ -318,8 +330,10 @@ export class World {
     if (kind === 'node') this.#nodeIds.set((now ?? before!).name, id);
     if (kind === 'endpoint') this.#index(before as Endpoint | undefined, now as Endpoint | undefined);
     if (kind === 'container') {
-      if (now) this.#containers.set((now as Container).spec.sandbox, id);
-      else if (before) this.#containers.delete((before as Container).spec.sandbox);
+      const { sandbox, replica } = ((now ?? before) as Container).spec;
+      if (now) this.#containers.set(sandbox, id);
+      else this.#containers.delete(sandbox);
+      if (replica) (now ? add : drop)(this.#replicas, replica.service, id);
     }
     for (const listener of this.#listeners) listener(kind, id, now, before);
   }

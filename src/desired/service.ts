@@ -6,12 +6,14 @@ import { shortId } from '../model/id.ts';
 import { canonicalAddress, contains, type Family, familyOf, parseCidr } from '../model/ip.ts';
 import { attachmentKey, topicsOf } from '../model/keys.ts';
 import type { Network } from '../model/network.ts';
-import type { BackendRequest, ServiceRequest } from '../model/request.ts';
+import type { BackendRequest, ReplicasRequest, ServiceRequest } from '../model/request.ts';
 import type { Sandbox } from '../model/sandbox.ts';
-import type { BackendSpec, Service, ServiceSpec } from '../model/service.ts';
+import type { BackendSpec, ReplicaSpec, Service, ServiceSpec } from '../model/service.ts';
+import { imageCalled } from './container/image.ts';
 import { leaseFrom, releaseAll } from './lease.ts';
-import { BACKENDS_MAX, backendAddress, checkPort, isMeant, portsOf, unique } from './port.ts';
 import { checkName, type Parts, type Put, type PutOptions, Records, sameJson, type WriteOptions } from './records.ts';
+import { BACKENDS_MAX, backendAddress, checkPort, isMeant, portsOf, unique } from './service/port.ts';
+import { replicasOf } from './service/replica.ts';
 import { retrying, type Undo, undoing } from './turn.ts';
 
 export interface ServiceChange {
@@ -78,6 +80,27 @@ export class Services {
     );
   }
 
+  /** How many replicas, and of which image. `service.noreplicas`, `image.notfound`. */
+  change(ref: string, change: ReplicasRequest, options: WriteOptions = {}): Promise<Service> {
+    return retrying(async () => {
+      const service = await this.records.living(ref);
+      const { replicas } = service.spec;
+      if (!replicas)
+        throw new SluiceError('service.noreplicas', `service ${service.name} has backends only, no image to run`, {
+          service: service.id,
+        });
+      const { count = replicas.count, image = replicas.imageId } = change;
+      const container = { ...replicas.container, image: change.image ?? replicas.container.image };
+      const next = replicasOf(
+        service.name,
+        { count, container },
+        await imageCalled(this.#parts.images, image),
+        replicas,
+      );
+      return this.#write(service, { ...service.spec, replicas: next }, [], service.labels, options);
+    });
+  }
+
   /** Marks it for removal. */
   remove(ref: string, options: WriteOptions = {}): Promise<Service> {
     return retrying(async () => {
@@ -108,6 +131,24 @@ export class Services {
     return network;
   }
 
+  async #replicas(
+    name: string,
+    network: Network,
+    { replicas }: ServiceRequest,
+    before?: ReplicaSpec,
+  ): Promise<ReplicaSpec | undefined> {
+    if (!replicas) return undefined;
+    if (network.owner === null)
+      throw new SluiceError(
+        'request.invalid',
+        `network ${network.name} spans hosts: replicas run on one of a single host`,
+        {
+          network: network.id,
+        },
+      );
+    return replicasOf(name, replicas, await imageCalled(this.#parts.images, replicas.container.image), before);
+  }
+
   async #create(name: string, request: ServiceRequest, options: WriteOptions): Promise<Service> {
     const network = await this.#networks.living(request.network);
     if (network.spec.subnets.length === 0)
@@ -117,12 +158,13 @@ export class Services {
     const asked = vipsOf(network, request.ips ?? []);
     const ports = portsOf(name, request);
     const aliases = aliasesOf(request);
+    const replicas = await this.#replicas(name, network, request);
     const backends = await this.#backends(network, request.backends ?? [], [...asked.values()]);
     const id = this.records.newId();
     const service = await undoing(async (undo) => {
       const vips = await this.#vips(id, network, asked, undo);
       fault('service.leased');
-      const spec: ServiceSpec = { network: network.id, vips, ports, backends: backends.specs, aliases };
+      const spec: ServiceSpec = { network: network.id, vips, ports, backends: backends.specs, replicas, aliases };
       const service = this.records.fresh(id, name, network.owner, request.labels ?? {}, spec);
       const revision = await this.#parts.store.transact(
         [...this.records.creation(service), ...this.#networks.reference(network), ...backends.ops],
@@ -146,7 +188,9 @@ export class Services {
         vips,
       });
     const { specs: backends, ops } = await this.#backends(network, request.backends ?? [], vips);
-    const spec = { ...service.spec, ports: portsOf(service.name, request), backends, aliases: aliasesOf(request) };
+    const replicas = await this.#replicas(service.name, network, request, service.spec.replicas);
+    const ports = portsOf(service.name, request);
+    const spec = { ...service.spec, ports, backends, replicas, aliases: aliasesOf(request) };
     return this.#write(service, spec, ops, request.labels ?? {}, options);
   }
 

@@ -48,6 +48,16 @@ export interface PublishSpec {
   readonly from?: readonly string[] | 'any';
 }
 
+/** Whose replica a container is. */
+export interface ReplicaOf {
+  /** Id of the service. */
+  readonly service: string;
+  /** From 1 on; its name is `SERVICE-SLOT`. */
+  readonly slot: number;
+  /** Of {@link ReplicaSpec} that it was made from. */
+  readonly version: number;
+}
+
 export interface ContainerSpec {
   /** As it was asked for, `busybox:1.36`. */
   readonly image: string;
@@ -102,8 +112,7 @@ export interface ContainerSpec {
   readonly generation: number;
   /** Time that the last stop or restart gave it, where that was not `stopTimeoutMs`. */
   readonly stopWithinMs?: number;
-  /** Id of the service that it is a replica of. */
-  readonly service?: string;
+  readonly replica?: ReplicaOf;
   /** What another front end wrote and reads back; never interpreted. */
   readonly foreign?: Readonly<Record<string, unknown>>;
 }

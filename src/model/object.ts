@@ -33,6 +33,8 @@ export const CONDITIONS = {
     'Something of the object was missing or wrong in the kernel (removed by hand, flushed, re-made) and was put right; the message says what, `count` how often. It stays, with its time, so that a cause can be found.',
   UnderlayBlocked:
     "The port on which the hosts exchange an overlay network's frames is closed by somebody else's chain; the message names it and the rule that opens the port.",
+  ReplicaFailed:
+    'A replica of the service could not be made or started, or does not keep running; the message says which and why. It is tried again.',
   Unencrypted: 'Frames of this overlay network cross the underlay in the clear.',
 } as const satisfies Readonly<Record<string, string>>;
 

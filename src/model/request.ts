@@ -1,4 +1,5 @@
 /** What callers PUT, by name; src/model/schema.ts validates it (kept apart so that the CLI does not load zod). */
+import type { ReplicaTemplate } from './container/request.ts';
 import type { Obj, Status } from './object.ts';
 import type { Protocol } from './service.ts';
 
@@ -73,6 +74,8 @@ export interface ServiceRequest {
     readonly protocol?: Protocol;
   }[];
   readonly backends?: readonly BackendRequest[];
+  /** Containers to run and to balance over. */
+  readonly replicas?: { readonly count: number; readonly container: ReplicaTemplate };
   readonly aliases?: readonly string[];
   readonly labels?: Readonly<Record<string, string>>;
 }
@@ -81,6 +84,13 @@ export interface ServiceRequest {
 export interface BackendsRequest {
   readonly add?: readonly BackendRequest[];
   readonly remove?: readonly BackendRequest[];
+}
+
+/** Body of POST /services/{name}/replicas: what is absent stays as it is. */
+export interface ReplicasRequest {
+  readonly count?: number;
+  /** Name of the image that they are to run. */
+  readonly image?: string;
 }
 
 /** What the API answers: the object with its status on this node (null before a controller has seen it). */

@@ -10,18 +10,8 @@ import { NAME_PATTERN } from './id.ts';
 import type { Network, SubnetSpec } from './network.ts';
 import type { Node, NodeRequest, NodeSession, NodeSpec, NodeView } from './node.ts';
 import { type Condition, KINDS, type Obj, type Status } from './object.ts';
-import type {
-  AttachmentRequest,
-  BackendRequest,
-  BackendsRequest,
-  NetworkRequest,
-  SandboxRequest,
-  ServiceRequest,
-  SubnetsRequest,
-  View,
-} from './request.ts';
+import type { AttachmentRequest, NetworkRequest, SandboxRequest, SubnetsRequest, View } from './request.ts';
 import type { Sandbox } from './sandbox.ts';
-import type { Service, ServicePort } from './service.ts';
 
 /** One schema a field of `T`, none missing, none too many. */
 export type Shape<T> = { readonly [K in keyof Required<T>]: z.ZodType<T[K]> };
@@ -36,13 +26,13 @@ export const ref = z.string().regex(refPattern, 'not a name and not an id');
 
 const ipv4 = z.ipv4();
 const ipv6 = z.ipv6();
-const address = z.union([ipv4, ipv6], { error: 'not an IPv4 or IPv6 address' });
+export const address = z.union([ipv4, ipv6], { error: 'not an IPv4 or IPv6 address' });
 const cidr = z.union([z.cidrv4(), z.cidrv6()], { error: 'not an IPv4 or IPv6 prefix such as 10.20.0.0/24' });
 const mac = z
   .string()
   .regex(/^[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}$/, 'not a unicast MAC address such as 02:42:0a:14:00:02')
   .refine((text) => !/^00(:00){5}$/.test(text), 'the all-zero MAC address belongs to nobody');
-const port = z.int().min(1).max(65535);
+export const port = z.int().min(1).max(65535);
 const dnsName = z
   .string()
   .max(253)
@@ -164,47 +154,6 @@ export const sandboxRequest = z
   } satisfies Shape<SandboxRequest>)
   .openapi('SandboxRequest');
 
-const backendRequest: z.ZodType<BackendRequest> = z
-  .union(
-    [z.strictObject({ sandbox: ref, port: port.optional() }), z.strictObject({ address, port: port.optional() })],
-    { error: 'a backend is {sandbox, port?} or {address, port?}, with a port from 1 to 65535' },
-  )
-  .openapi('BackendRequest', {
-    description: "A sandbox on the service's network or a plain address; `port` overrides the service port's target.",
-  });
-const backends = z.array(backendRequest).max(1024);
-
-export const serviceRequest = z
-  .strictObject({
-    network: ref.openapi({ description: 'Name or id: the VIP is an address of it.' }),
-    ips: z.array(address).max(2).optional().openapi({ description: 'VIPs, one of each family; absent: automatic.' }),
-    ports: z
-      .array(
-        z.strictObject({
-          name: z
-            .string()
-            .regex(/^[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?$/, 'a port name has 1 to 15 of a-z 0-9 - (RFC 6335)')
-            .optional()
-            .openapi({ description: 'For SRV records.' }),
-          port,
-          target: port.optional().openapi({ description: 'Backend port; default `port`.' }),
-          protocol: z.enum(['tcp', 'udp']).optional().openapi({ description: 'Default `tcp`.' }),
-        } satisfies Shape<NonNullable<ServiceRequest['ports']>[number]>),
-      )
-      .max(64)
-      .optional()
-      .openapi({ description: 'Absent: every port of the VIP maps to the same backend port.' }),
-    backends: backends.optional(),
-    aliases: z.array(name).max(32).optional().openapi({ description: 'Further DNS names.' }),
-    labels: labels.optional(),
-  } satisfies Shape<ServiceRequest>)
-  .openapi('ServiceRequest');
-
-/** Body of POST /services/{name}/backends. */
-export const backendsRequest = z
-  .strictObject({ add: backends.optional(), remove: backends.optional() } satisfies Shape<BackendsRequest>)
-  .openapi('BackendsRequest');
-
 /** Body of PATCH /v1/nodes/{name}. */
 export const nodeRequest = z
   .strictObject({
@@ -230,7 +179,7 @@ export const nodeRequest = z
 
 const state = z.enum(['pending', 'ready', 'error', 'removing']);
 const kind = z.enum(KINDS);
-const id = z.string().regex(/^[0-9a-f]{64}$/);
+export const id = z.string().regex(/^[0-9a-f]{64}$/);
 const time = z.iso.datetime();
 const text = z.string();
 const failure = { code: text, message: text };
@@ -328,28 +277,6 @@ export const endpointView = view<Endpoint>(
     allow: z.array(text),
     gwPriority: z.int(),
   } satisfies Shape<Endpoint['spec']>),
-);
-export const serviceView = view<Service>(
-  'service',
-  z.strictObject({
-    network: id,
-    vips: z.array(text),
-    ports: z.array(
-      z.strictObject({
-        name: text.optional(),
-        port: z.int(),
-        target: z.int(),
-        protocol: z.enum(['tcp', 'udp']),
-      } satisfies Shape<ServicePort>),
-    ),
-    backends: z.array(
-      z.union([
-        z.strictObject({ sandbox: text, port: z.int().optional() }),
-        z.strictObject({ address: text, port: z.int().optional() }),
-      ]),
-    ),
-    aliases: z.array(text),
-  } satisfies Shape<Service['spec']>),
 );
 const sessionShape = {
   state: z.enum(['ready', 'unreachable', 'lost']).openapi({

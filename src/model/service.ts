@@ -1,3 +1,4 @@
+import type { ReplicaTemplate } from './container/request.ts';
 import type { Obj } from './object.ts';
 
 export type Protocol = 'tcp' | 'udp';
@@ -16,6 +17,17 @@ export type BackendSpec =
   | { readonly sandbox: string; readonly port?: number }
   | { readonly address: string; readonly port?: number };
 
+/** Containers that the service keeps running, all alike. */
+export interface ReplicaSpec {
+  readonly count: number;
+  /** What each of them is; the service's network is the one it is on. */
+  readonly container: ReplicaTemplate;
+  /** `sha256:…` of the image's configuration, wherever its name points by now. */
+  readonly imageId: string;
+  /** Counts changes of the two above: replicas of an earlier one are replaced, one after another. */
+  readonly version: number;
+}
+
 export interface ServiceSpec {
   /** Network id: the VIP is an address of it, and only sandboxes on it can reach the service. */
   readonly network: string;
@@ -23,7 +35,9 @@ export interface ServiceSpec {
   readonly vips: readonly string[];
   /** Empty: every port of the VIP maps to the same backend port. */
   readonly ports: readonly ServicePort[];
+  /** Given by hand; replicas are balanced over beside them. */
   readonly backends: readonly BackendSpec[];
+  readonly replicas?: ReplicaSpec;
   readonly aliases: readonly string[];
 }
 

@@ -11,7 +11,8 @@ const WORDS = 'Hello from Sluice: this image was not here, was pulled, became a 
 /** Shows a typed command and both its streams; breaks the demo when it fails. */
 type Typed = (...args: string[]) => Promise<string>;
 
-export async function hello(stage: Stage, host: LabHost, sluice: Typed): Promise<void> {
+/** Resolves to the image's name; it stays on the host. */
+export async function hello(stage: Stage, host: LabHost, sluice: Typed): Promise<string> {
   const archive = join(host.runDir, 'busybox.tar');
   writeFileSync(archive, await busyboxArchive());
   const config = join(host.runDir, 'registry.json');
@@ -38,4 +39,5 @@ export async function hello(stage: Stage, host: LabHost, sluice: Typed): Promise
   stage.promise(log.trim() === WORDS, 'its log is kept until it goes');
   await sluice('rm', 'hello');
   await registry.stop();
+  return name;
 }

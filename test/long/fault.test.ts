@@ -17,7 +17,8 @@ afterEach(() => host.close());
 
 /** Those that only a start over empty pins passes are walked in test/kernel/dataplane-restart.test.ts. */
 const STARTING = new Set<FaultPoint>(['dataplane.loaded', 'dataplane.pinned', 'dataplane.attached']);
-const POINTS = FAULT_POINTS.filter((point) => !STARTING.has(point));
+/** Those of containers are walked in test/e2e/container-survival.test.ts and service-replicas.test.ts. */
+const POINTS = FAULT_POINTS.filter((point) => !STARTING.has(point) && !/^(container|replica)\./.test(point));
 
 /** The life of every kind of object, as calls in order; each may be made again. */
 function life(tag: string, driver = 'bridge'): (() => Promise<unknown>)[] {

@@ -1,14 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { ERROR_CODES, type ErrorCode, SluiceError } from '../../src/errors.ts';
-import {
-  endpointView,
-  listOf,
-  networkView,
-  sandboxView,
-  serviceView,
-  statusAnswer,
-  versionAnswer,
-} from '../../src/model/schema.ts';
+import { endpointView, listOf, networkView, sandboxView, statusAnswer, versionAnswer } from '../../src/model/schema.ts';
+import { serviceView } from '../../src/model/service/schema.ts';
 import { checker } from './api-check.ts';
 import { World } from './api-world.ts';
 

@@ -29,7 +29,7 @@ test('what is due is there', () => {
       ...['create', 'ls', 'inspect', 'update', 'rm', 'connect', 'disconnect', 'prune'].map((verb) => `network ${verb}`),
       ...['ls', 'inspect'].map((verb) => `endpoint ${verb}`),
       ...['create', 'ls', 'inspect', 'rm', 'exec', 'attach'].map((verb) => `sandbox ${verb}`),
-      ...['create', 'ls', 'inspect', 'update', 'rm'].map((verb) => `service ${verb}`),
+      ...['create', 'ls', 'inspect', 'update', 'scale', 'ps', 'logs', 'rm'].map((verb) => `service ${verb}`),
       ...CONTAINER_VERBS.filter((verb) => verb !== 'ls' && verb !== 'inspect'),
       'ps',
       ...CONTAINER_VERBS.map((verb) => `container ${verb}`),
@@ -93,7 +93,8 @@ describe.each(commands)('%s', (path, command) => {
 
   test('optional and repeated words come last, and a command to run is the last of all', () => {
     const args = Object.values(command.args);
-    for (const arg of args.slice(0, -1)) expect(arg).toMatchObject({ many: false, optional: false, command: false });
+    for (const [n, arg] of args.slice(0, -1).entries())
+      expect(arg).toMatchObject({ many: false, optional: arg.optional && args[n + 1]!.optional, command: false });
   });
 
   test('its examples are command lines of it', async () => {

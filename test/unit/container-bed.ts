@@ -79,6 +79,7 @@ export async function openContainerBed(
   const controller = new ContainerController(context, {
     trigger: (id) => containers.trigger(id),
     placed: ({ name }) => placed.push(name),
+    leaving: async ({ name }) => void placed.push(`${name} leaves`),
   });
   const volumeController = new VolumeController(context);
   const containers = loop(

@@ -19,7 +19,7 @@ const WAIT_MS = 30_000;
 const PULL = ['missing', 'always', 'never'] as const;
 type Pull = (typeof PULL)[number];
 
-const pullFlags = {
+export const pullFlags = {
   pull: one<Pull>(
     'missing|always|never',
     (given) => {
@@ -33,15 +33,17 @@ const pullFlags = {
   platform: one('OS/ARCH', text, 'Build of the image that is pulled', { absent: "the host's" }),
 };
 
-interface MakeFlags extends ContainerFlags {
-  readonly waitTimeout?: number;
+interface PullFlags {
   readonly pull?: Pull;
   readonly platform?: string;
   readonly quiet?: boolean;
 }
+interface MakeFlags extends ContainerFlags, PullFlags {
+  readonly waitTimeout?: number;
+}
 
 /** Says on standard error that the image is not here, pulls it with bars, and says what came. */
-async function pullFirst(context: Context, { platform, quiet, pull }: MakeFlags, image: string): Promise<void> {
+async function pullFirst(context: Context, { platform, quiet, pull }: PullFlags, image: string): Promise<void> {
   const { pulling } = await import('../image/transfer.ts');
   const say = (words: string): void => {
     if (!quiet) context.terminal.err(`sluice: ${words}\n`);
@@ -49,6 +51,23 @@ async function pullFirst(context: Context, { platform, quiet, pull }: MakeFlags,
   if (pull !== 'always') say(`image ${image} is not here; pulling it`);
   const { names, id } = await pulling(context, image, platform, quiet);
   say(`pulled ${names[0] ?? image} (${shortId(id.replace('sha256:', ''))})`);
+}
+
+/** Does what needs the image; one that is not here is pulled first. */
+export async function withImage<T>(
+  context: Context,
+  flags: PullFlags,
+  image: string,
+  put: () => Promise<T>,
+): Promise<T> {
+  if (flags.pull === 'always') await pullFirst(context, flags, image);
+  try {
+    return await put();
+  } catch (error) {
+    if (!isSluiceError(error, 'image.notfound') || flags.pull === 'never') throw error;
+  }
+  await pullFirst(context, flags, image);
+  return put();
 }
 
 /** A container of the request, created; an image that is not here is pulled first. Without a name one is made up. */
@@ -66,14 +85,7 @@ async function make(
       `container ${name} is ${request.start ? 'started' : 'created'}`,
       client.containers.put(name, request, options),
     );
-  if (flags.pull === 'always') await pullFirst(context, flags, request.image);
-  try {
-    return await put();
-  } catch (error) {
-    if (!isSluiceError(error, 'image.notfound') || flags.pull === 'never') throw error;
-  }
-  await pullFirst(context, flags, request.image);
-  return put();
+  return withImage(context, flags, request.image, put);
 }
 
 export const run: Command = command({

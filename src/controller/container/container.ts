@@ -37,6 +37,8 @@ export interface ContainerHooks {
   readonly trigger: (id: string) => void;
   /** Its name, or its place among backends, came or went. */
   readonly placed: (container: Container) => void;
+  /** It is about to be told to end: resolves when no new connection goes there. */
+  readonly leaving: (container: Container) => Promise<void>;
 }
 
 export class ContainerController {
@@ -65,11 +67,11 @@ export class ContainerController {
     });
   }
 
-  /** Docker's `always`: whoever was stopped by hand begins again with the daemon; `unless-stopped` does not. */
+  /** Docker's `always`: whoever was stopped by hand begins again with the daemon; `unless-stopped` does not, nor does a replica that is to go. */
   async adopt(): Promise<void> {
     const { world, desired, logger } = this.#context;
     for (const { id, name, spec, removing } of world.containers.values()) {
-      if (removing || spec.restart.name !== 'always' || spec.wanted !== 'stopped') continue;
+      if (removing || spec.replica || spec.restart.name !== 'always' || spec.wanted !== 'stopped') continue;
       await desired.containers.start(id).catch((error: unknown) => {
         logger.warn({ container: name, err: toSluiceError(error).message }, 'could not be started again');
       });
@@ -225,6 +227,8 @@ export class ContainerController {
     const image = await images.get(spec.imageId);
     const signal = signalName(spec.stopSignal ?? image?.config.stopSignal ?? 'SIGTERM');
     const graceMs = spec.stopWithinMs ?? spec.stopTimeoutMs;
+    this.#place(container, this.#context.tracker.detail<ContainerDetail>('container', id));
+    await this.#hooks.leaving(container);
     memory.stop(graceMs, kill);
     if (graceMs > 0) await runtime.kill(id, signal);
   }

@@ -77,12 +77,12 @@ export interface Place {
   readonly serving: boolean;
 }
 
-/** A container that has ended has no name; one that has a health check is balanced over while it is healthy. */
+/** A container that has ended has no name; one that is to end takes no new connections, nor does one whose health check says otherwise. */
 export function placeOf(spec: ContainerSpec, { phase, health, generation }: Partial<ContainerDetail>): Place {
   const runs = phase === 'running' && generation === spec.generation;
   const begins = spec.wanted === 'running' && (phase === undefined || generation !== spec.generation);
   return {
     named: runs || begins || phase === 'restarting',
-    serving: runs && (health === undefined || health === 'healthy'),
+    serving: runs && spec.wanted === 'running' && (health === undefined || health === 'healthy'),
   };
 }

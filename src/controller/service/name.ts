@@ -6,6 +6,7 @@ import type { Clock, Timer } from '../../clock.ts';
 import type { NameRecord } from '../../contracts/names.ts';
 import { placeOfSandbox } from '../container/place.ts';
 import type { Context } from '../context.ts';
+import { withReplicas } from '../replica/replica.ts';
 import type { View, Views } from '../view.ts';
 import { mergeViews, type NetworkNames, namesOfNetwork } from './record.ts';
 
@@ -100,10 +101,12 @@ export class NameController {
           ],
           // Another node's sandbox is known by its endpoint alone.
           ({ name, spec }) => world.sandboxes.get(spec.sandbox)?.name ?? name.slice(0, -network.name.length - 1),
-          [...world.services.values()].filter(
-            (service) =>
-              service.spec.network === networkId && !service.removing && tracker.isReady('service', service.id),
-          ),
+          [...world.services.values()]
+            .filter(
+              (service) =>
+                service.spec.network === networkId && !service.removing && tracker.isReady('service', service.id),
+            )
+            .map((service) => withReplicas(world, service)),
           (id) => placeOfSandbox(this.#context, id).serving,
         )
       : { records: new Map<string, NameRecord>(), reverse: new Map<string, string>() };

@@ -8,6 +8,7 @@ import { fault } from '../../fault.ts';
 import type { Service } from '../../model/service.ts';
 import { placeOfSandbox } from '../container/place.ts';
 import type { Context } from '../context.ts';
+import { servingReplicas, withReplicas } from '../replica/replica.ts';
 import type { Spaces } from '../spaces.ts';
 import type { View, Views } from '../view.ts';
 import { endpointOfKey, type PlannedSet, planService } from './balance.ts';
@@ -113,8 +114,9 @@ export class ServiceController {
 
   /** Services that balance over the sandbox. */
   using(sandboxId: string): string[] {
-    const all = [...this.#context.world.services.values()];
-    return all
+    const { world } = this.#context;
+    return [...world.services.values()]
+      .map((service) => withReplicas(world, service))
       .filter(({ spec }) => spec.backends.some((backend) => 'sandbox' in backend && backend.sandbox === sandboxId))
       .map(({ id }) => id);
   }
@@ -137,7 +139,7 @@ export class ServiceController {
       ...[...world.peersOfNetwork(service.spec.network).values()].filter(({ removing }) => !removing),
     ].filter(({ owner }) => world.takesConnections(owner));
     const next: Programmed[] = [];
-    for (const planned of planService(service, endpoints)) {
+    for (const planned of planService(withReplicas(world, service), endpoints)) {
       const backends: DataplaneBackend[] = [];
       for (const { key, address, port } of planned.backends) {
         const number = await desired.numbers.allocate('backend', key);
@@ -164,7 +166,11 @@ export class ServiceController {
     for (const stale of before.filter(({ set }) => !next.some((programmed) => programmed.set === set)))
       await this.#withdraw(service, stale);
     await tracker.ready(service, {
-      backends: new Set(next.flatMap(({ backends }) => backends.map(({ address }) => address))).size,
+      // One that has addresses of both families counts once.
+      backends: new Set(
+        next.flatMap(({ planned }) => planned.backends.map(({ key, address }) => endpointOfKey(key) ?? address)),
+      ).size,
+      ...servingReplicas(this.#context, service),
       sets: next.map(({ set, planned, backends }) => ({
         set,
         vip: planned.address,
@@ -206,7 +212,7 @@ export class ServiceController {
   }
 
   async #remove(service: Service): Promise<void> {
-    const { desired, tracker } = this.#context;
+    const { desired, tracker, world } = this.#context;
     // After a restart nothing is remembered: the plan says what there may be.
     const programmed = this.#programmed.get(service.id) ?? [];
     const sets = new Map(programmed.map((one) => [one.planned.key, one]));
@@ -217,6 +223,8 @@ export class ServiceController {
     for (const one of sets.values()) await this.#withdraw(service, one);
     this.#programmed.delete(service.id);
     fault('service.withdrawn');
+    // The last of its replicas to go triggers this again.
+    if (world.replicasOf(service.id).length > 0) return;
     await desired.services.forget(service);
     tracker.forget('service', service.id);
   }

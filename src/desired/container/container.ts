@@ -3,7 +3,7 @@ import type { Image } from '../../contracts/image.ts';
 import { SluiceError } from '../../errors.ts';
 import { fault } from '../../fault.ts';
 import type { ContainerRequest } from '../../model/container/request.ts';
-import type { Container, ContainerDetail, ContainerSpec } from '../../model/container.ts';
+import type { Container, ContainerDetail, ContainerSpec, ReplicaOf } from '../../model/container.ts';
 import { hexId } from '../../model/id.ts';
 import { statusKey, topicsOf } from '../../model/keys.ts';
 import type { Status } from '../../model/object.ts';
@@ -11,12 +11,15 @@ import type { SandboxRequest } from '../../model/request.ts';
 import { checkName, type Parts, type Put, type PutOptions, Records, type WriteOptions } from '../records.ts';
 import type { Sandboxes } from '../sandbox.ts';
 import { retrying, undoing } from '../turn.ts';
+import { imageCalled } from './image.ts';
 import { specDiffers, specOf } from './spec.ts';
 import type { Volumes } from './volume.ts';
 
 export interface ContainerPutOptions extends PutOptions {
-  /** Id of the service that it is a replica of. */
-  readonly service?: string;
+  /** Whose replica it is. */
+  readonly replica?: ReplicaOf;
+  /** What runs, rather than what the request's name of an image points at by now. */
+  readonly imageId?: string;
 }
 
 export class Containers {
@@ -43,7 +46,7 @@ export class Containers {
     checkName('container', name);
     return this.#parts.turns.take(`sandbox/${name}`, () =>
       retrying(async () => {
-        const image = await this.#image(request.image);
+        const image = await imageCalled(this.#parts.images, options.imageId ?? request.image);
         const found = await this.records.byName(name);
         if (!found) return { object: await this.#create(name, request, image, options), created: true };
         if (options.create)
@@ -144,12 +147,6 @@ export class Containers {
     }
   }
 
-  async #image(reference: string): Promise<Image> {
-    const image = await this.#parts.images.get(reference);
-    if (!image) throw new SluiceError('image.notfound', `image ${reference} is not here`, { image: reference });
-    return image;
-  }
-
   async #create(
     name: string,
     request: ContainerRequest,
@@ -164,7 +161,7 @@ export class Containers {
         anonymous.add(volume);
         return volume;
       });
-      const whole = options.service === undefined ? spec : { ...spec, service: options.service };
+      const whole = options.replica === undefined ? spec : { ...spec, replica: options.replica };
       const fresh = this.records.fresh(
         this.records.newId(),
         name,

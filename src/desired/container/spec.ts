@@ -123,7 +123,7 @@ export function specDiffers(found: Container, asked: ContainerSpec, anonymous: R
     generation: found.spec.generation,
     stopWithinMs: found.spec.stopWithinMs,
     publish: found.spec.publish,
-    service: found.spec.service,
+    replica: found.spec.replica,
   });
   const key = Object.keys({ ...there, ...wanted }).find(
     (name) => !sameJson(there[name as keyof ContainerSpec], wanted[name as keyof ContainerSpec]),

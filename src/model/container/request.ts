@@ -24,7 +24,7 @@ export type ContainerRequest = Partial<
     | 'wanted'
     | 'generation'
     | 'stopWithinMs'
-    | 'service'
+    | 'replica'
   >
 > &
   Pick<SandboxRequest, 'networks' | 'sysctls' | 'dns' | 'labels'> & {
@@ -38,6 +38,9 @@ export type ContainerRequest = Partial<
     /** Also start it. */
     readonly start?: boolean;
   };
+
+/** What a service runs several of. */
+export type ReplicaTemplate = Omit<ContainerRequest, 'networks' | 'start' | 'autoRemove'>;
 
 export interface RenameRequest {
   readonly name: string;

@@ -7,6 +7,7 @@ import type {
   HealthSpec,
   MountSpec,
   PublishSpec,
+  ReplicaOf,
   RestartSpec,
 } from '../container.ts';
 import { labels, name, networksOfSandbox, type Shape, view } from '../schema.ts';
@@ -19,6 +20,7 @@ import type {
   MountRequest,
   ProcessAnswer,
   RenameRequest,
+  ReplicaTemplate,
   StatsAnswer,
   VolumeRequest,
 } from './request.ts';
@@ -142,6 +144,10 @@ export const containerRequest = z
   } satisfies Shape<ContainerRequest>)
   .openapi('ContainerRequest');
 
+export const replicaTemplate: z.ZodType<ReplicaTemplate> = containerRequest
+  .omit({ networks: true, start: true, autoRemove: true })
+  .openapi('ReplicaTemplate');
+
 export const renameRequest = z.strictObject({ name } satisfies Shape<RenameRequest>).openapi('RenameRequest');
 export const volumeRequest = z
   .strictObject({
@@ -209,7 +215,7 @@ export const containerView = view<Container>(
     wanted: z.enum(['created', 'running', 'stopped']),
     generation: z.int(),
     stopWithinMs: z.int().optional(),
-    service: text.optional(),
+    replica: z.strictObject({ service: text, slot: z.int(), version: z.int() } satisfies Shape<ReplicaOf>).optional(),
   } satisfies Shape<ContainerSpec>),
 );
 export const volumeView = view<Volume>(

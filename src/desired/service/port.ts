@@ -1,8 +1,8 @@
 /** Ports and backends of a service as they are asked for: pure. */
-import { SluiceError } from '../errors.ts';
-import { formatAddress, overlaps, parseAddress, parseCidr } from '../model/ip.ts';
-import type { ServiceRequest } from '../model/request.ts';
-import type { BackendSpec, ServicePort } from '../model/service.ts';
+import { SluiceError } from '../../errors.ts';
+import { formatAddress, overlaps, parseAddress, parseCidr } from '../../model/ip.ts';
+import type { ServiceRequest } from '../../model/request.ts';
+import type { BackendSpec, ServicePort } from '../../model/service.ts';
 
 export const BACKENDS_MAX = 1_024;
 const PORTS_MAX = 64;

@@ -1,15 +1,37 @@
 /** `sluice service …` */
-import type { Client } from '../client/client.ts';
-import { tryParse } from '../model/ip.ts';
-import type { BackendRequest, ServiceRequest, View } from '../model/request.ts';
-import type { Protocol, Service, ServicePort } from '../model/service.ts';
-import { command, type FlagValues, type Group, UsageError } from './command/command.ts';
-import { forEach, inspectEach } from './command/each.ts';
-import { many, one, pairs, type Reader, text, toggle, word, words } from './command/flag.ts';
-import { waitFlags, waitOf, warn } from './command/wait.ts';
-import { namesOf } from './endpoint.ts';
-import { type Column, idColumn, inspectFlags, listFlags, nameColumn, printList, stateColumn } from './print/listing.ts';
-import { progress } from './print/progress.ts';
+import type { Client } from '../../client/client.ts';
+import { tryParse } from '../../model/ip.ts';
+import type { BackendRequest, ServiceRequest, View } from '../../model/request.ts';
+import type { Protocol, Service, ServicePort } from '../../model/service.ts';
+import { command, type FlagValues, type Group, UsageError } from '../command/command.ts';
+import { forEach, inspectEach } from '../command/each.ts';
+import {
+  integer,
+  many,
+  one,
+  optionalCommandLine,
+  optionalWord,
+  pairs,
+  type Reader,
+  text,
+  toggle,
+  word,
+  words,
+} from '../command/flag.ts';
+import { waitFlags, waitOf, warn } from '../command/wait.ts';
+import { pullFlags, withImage } from '../container/run.ts';
+import { namesOf } from '../endpoint.ts';
+import {
+  type Column,
+  idColumn,
+  inspectFlags,
+  listFlags,
+  nameColumn,
+  printList,
+  stateColumn,
+} from '../print/listing.ts';
+import { progress } from '../print/progress.ts';
+import { logs, ps, replicaFlags, replicasOf, scale, serving } from './replica.ts';
 
 function portNumber(given: string, whole: string): number {
   const port = Number(given);
@@ -52,6 +74,8 @@ export const readBackend: Reader<BackendRequest> = (given) => {
 };
 
 const createFlags = {
+  ...replicaFlags,
+  ...pullFlags,
   name: one('NAME', text, 'Name of the service, in DNS as well'),
   network: one('NETWORK', text, 'Network that the service is on', { absent: 'bridge' }),
   ip: many('IP', text, 'Address of the service (VIP), one of each family', { absent: 'free ones' }),
@@ -63,38 +87,55 @@ const createFlags = {
     readBackend,
     'What connections are spread over; an IPv6 address with a port in brackets',
   ),
+  replicas: one('N', integer, 'How many containers of the image run', { absent: '1' }),
   networkAlias: many('NAME', text, 'A further name on the network', { also: ['--alias'] }),
   label: pairs('KEY=VALUE', 'Label'),
   quiet: toggle('Print the id instead of the name', { short: 'q' }),
   ...waitFlags,
 };
 
-export function serviceRequest(flags: FlagValues<typeof createFlags>): ServiceRequest {
+export function serviceRequest(
+  flags: FlagValues<typeof createFlags>,
+  replicas?: ServiceRequest['replicas'],
+): ServiceRequest {
   const { network = 'bridge', ip, port, backend, networkAlias, label } = flags;
   return {
     network,
     ...(ip.length > 0 && { ips: ip }),
     ...(port.length > 0 && { ports: port }),
     ...(backend.length > 0 && { backends: backend }),
+    ...(replicas && { replicas }),
     ...(networkAlias.length > 0 && { aliases: networkAlias }),
     ...(label && { labels: label }),
   };
 }
 
 const create = command({
-  summary: 'Create a service: one address in front of several backends',
+  summary: 'Create a service: one address in front of several backends, or of containers that it runs',
+  about:
+    'With an image it runs containers of it, named SERVICE-1 and so on, and balances over those that are up and, where there is a health ' +
+    'check, healthy. One that dies is started again, one that is gone is made anew.',
   examples: [
+    'sluice service create --name shop --network web --port 80 --replicas 3 busybox httpd -f -p 80',
     'sluice service create --name shop --network web --port 80 --backend api-1 --backend api-2',
     'sluice service create --name dns --network web --port 53/udp --backend 10.20.0.9:5353 --backend "[fd00:20::9]:5353"',
   ],
   flags: createFlags,
-  args: {},
-  async run(context, flags) {
+  args: {
+    image: optionalWord('name or id of what its replicas run', { of: 'image' }),
+    command: optionalCommandLine('program and its arguments'),
+  },
+  async run(context, flags, { image, command }) {
     const { name } = flags;
     if (name === undefined) throw new UsageError('sluice service create needs --name NAME');
     const { services, networks } = await context.client();
-    const putting = services.put(name, serviceRequest(flags), { create: true, ...waitOf(flags) });
-    const view = await progress(context.terminal, `service ${name} is programmed`, putting);
+    const replicas = replicasOf(flags, image, command, context.env);
+    const put = (): Promise<View<Service>> => {
+      const putting = services.put(name, serviceRequest(flags, replicas), { create: true, ...waitOf(flags) });
+      return progress(context.terminal, `service ${name} is programmed`, putting);
+    };
+    const made = await (image === undefined ? put() : withImage(context, flags, image, put));
+    const view = flags.detach ? made : await serving(context, services, made, flags.waitTimeout);
     context.terminal.out(`${flags.quiet ? view.id : view.name}\n`);
     warn(context, view);
     warn(context, await networks.get(view.spec.network));
@@ -115,7 +156,7 @@ async function columns(client: Client): Promise<readonly Column<View<Service>>[]
     {
       title: 'BACKENDS',
       field: 'Backends',
-      of: ({ spec, status }) => `${status?.detail.backends ?? 0}/${spec.backends.length}`,
+      of: ({ spec, status }) => `${status?.detail.backends ?? 0}/${spec.backends.length + (spec.replicas?.count ?? 0)}`,
     },
     stateColumn,
   ];
@@ -145,9 +186,17 @@ const inspect = command({
 });
 
 const update = command({
-  summary: "Change a service's backends; open connections stay with theirs",
-  examples: ['sluice service update shop --backend-add api-3 --backend-rm api-1'],
+  summary: 'Change the backends of a service, or the number or image of its replicas',
+  about:
+    'Open connections stay with their backend. With another image replicas are replaced one after another, each when a new one serves.',
+  examples: [
+    'sluice service update shop --backend-add api-3 --backend-rm api-1',
+    'sluice service update shop --replicas 5 --image registry.local/shop:2',
+  ],
   flags: {
+    ...pullFlags,
+    replicas: one('N', integer, 'How many containers run'),
+    image: one('IMAGE', text, 'What they run'),
     backendAdd: many('SANDBOX|IP[:PORT]', readBackend, 'Backend to add'),
     backendRm: many('SANDBOX|IP[:PORT]', readBackend, 'Backend to take out of the balancing'),
     quiet: toggle('Print the id instead of the name', { short: 'q' }),
@@ -155,12 +204,18 @@ const update = command({
   },
   args: { service: word('name or id', { of: 'service' }) },
   async run(context, flags, { service }) {
-    const { backendAdd: add, backendRm: remove } = flags;
-    if (add.length === 0 && remove.length === 0)
-      throw new UsageError('sluice service update needs --backend-add or --backend-rm');
+    const { backendAdd: add, backendRm: remove, replicas: count, image } = flags;
+    const [backends, replicas] = [add.length > 0 || remove.length > 0, count !== undefined || image !== undefined];
+    if (!backends && !replicas)
+      throw new UsageError('sluice service update needs --backend-add, --backend-rm, --replicas or --image');
     const { services } = await context.client();
-    const updating = services.update(service, { add, remove }, waitOf(flags));
-    const view = await progress(context.terminal, `service ${service} is programmed`, updating);
+    const change = async (): Promise<View<Service>> => {
+      const scaled = replicas ? await services.scale(service, { count, image }, waitOf(flags)) : undefined;
+      return backends ? services.update(service, { add, remove }, waitOf(flags)) : scaled!;
+    };
+    const put = (): Promise<View<Service>> => progress(context.terminal, `service ${service} is programmed`, change());
+    const made = await (image === undefined ? put() : withImage(context, flags, image, put));
+    const view = flags.detach || !replicas ? made : await serving(context, services, made, flags.waitTimeout);
     context.terminal.out(`${flags.quiet ? view.id : view.name}\n`);
     warn(context, view);
   },
@@ -177,4 +232,7 @@ const rm = command({
   },
 });
 
-export const service: Group = { summary: 'Balanced services', commands: { create, ls, inspect, update, rm } };
+export const service: Group = {
+  summary: 'Balanced services',
+  commands: { create, ls, inspect, update, scale, ps, logs, rm },
+};

@@ -1,0 +1,156 @@
+/** `sluice service scale|ps|logs`, and the replicas of a new service. */
+import type { Client } from '../../client/client.ts';
+import { systemClock as clock } from '../../clock.ts';
+import { SluiceError } from '../../errors.ts';
+import type { Container } from '../../model/container.ts';
+import type { ServiceRequest, View } from '../../model/request.ts';
+import type { Service } from '../../model/service.ts';
+import { type Context, command, type FlagValues, UsageError } from '../command/command.ts';
+import { forEach } from '../command/each.ts';
+import { integer, many, one, type Reader, toggle, word } from '../command/flag.ts';
+import { waitFlags, waitOf } from '../command/wait.ts';
+import { containerFlags, containerRequest } from '../container/flags.ts';
+import { detailOf, spanOf, statusText } from '../container/look.ts';
+import { readMoment, readTail } from '../container/words.ts';
+import { type Column, idColumn, listFlags, nameColumn, printList, troubles } from '../print/listing.ts';
+import { progress } from '../print/progress.ts';
+
+/** What a container may be told, less what the service decides: its name, its network, its life. */
+const { name, network, ip, ip6, macAddress, networkAlias, allowAddress, ifname, gwPriority, label, ...rest } =
+  containerFlags;
+const { interactive, tty, rm, restart, ...others } = rest;
+export const replicaFlags = { ...others, restart: { ...restart, absent: 'always' } };
+
+type ReplicaFlags = FlagValues<typeof replicaFlags> & { readonly replicas?: number };
+
+/** Undefined without an image; then nothing may be said of replicas either. */
+export function replicasOf(
+  flags: ReplicaFlags,
+  image: string | undefined,
+  command: readonly string[],
+  env: NodeJS.ProcessEnv,
+): ServiceRequest['replicas'] {
+  const given = (Object.keys(replicaFlags) as (keyof typeof replicaFlags)[]).find((key) => {
+    const value = flags[key];
+    return Array.isArray(value) ? value.length > 0 : value !== undefined;
+  });
+  if (image === undefined && (given || flags.replicas !== undefined))
+    throw new UsageError(`there is no image, of which ${given ? 'that' : '--replicas'} would speak`);
+  if (image === undefined) return undefined;
+  const plain = { network: [], networkAlias: [], allowAddress: [] };
+  const none = { name: undefined, ip: undefined, ip6: undefined, macAddress: undefined, ifname: undefined };
+  const life = { gwPriority: undefined, label: undefined, interactive: undefined, tty: undefined, rm: undefined };
+  const container = containerRequest({ ...flags, ...plain, ...none, ...life }, image, command, env);
+  return { count: flags.replicas ?? 1, container };
+}
+
+const WAIT_MS = 30_000;
+const LOOK_MS = 50;
+
+/**
+ * The service when all its replicas serve, and none of an earlier image is left. `wait.timeout`; `runtime.failed` when one of them cannot run.
+ */
+export async function serving(
+  { terminal }: Pick<Context, 'terminal'>,
+  services: Client['services'],
+  made: View<Service>,
+  waitMs = WAIT_MS,
+): Promise<View<Service>> {
+  const count = made.spec.replicas?.count;
+  if (count === undefined) return made;
+  const wanted = count + made.spec.backends.length;
+  const until = clock.monotonic() + waitMs;
+  const look = async (): Promise<View<Service>> => {
+    for (;;) {
+      const view = await services.get(made.id);
+      const { replicas } = view.status?.detail ?? {};
+      if (view.status?.detail.backends === wanted && replicas === count) return view;
+      const failed = troubles(view.status).find(({ type }) => type === 'ReplicaFailed');
+      if (failed) throw new SluiceError('runtime.failed', `service ${made.name} is there, but ${failed.message}`);
+      if (clock.monotonic() > until)
+        throw new SluiceError(
+          'wait.timeout',
+          `service ${made.name} is there, but after ${waitMs / 1_000} s ${view.status?.detail.backends ?? 0} of ${wanted} serve`,
+        );
+      await clock.sleep(LOOK_MS);
+    }
+  };
+  return progress(terminal, `all ${count} replicas of ${made.name} serve`, look());
+}
+
+const readScale: Reader<readonly [string, number]> = (given) => {
+  const [, service, count] = /^(.+)=(\d{1,5})$/.exec(given) ?? [];
+  if (service === undefined) throw new UsageError(`"${given}" is not SERVICE=N`);
+  return [service, Number(count)];
+};
+
+export const scale = command({
+  summary: 'Change how many replicas a service has',
+  examples: ['sluice service scale shop=5'],
+  flags: waitFlags,
+  args: {
+    counts: { help: 'SERVICE=N', optional: false, many: true, command: false, read: (all) => all.map(readScale) },
+  },
+  async run(context, flags, { counts }) {
+    const { services } = await context.client();
+    const wanted = new Map(counts);
+    return forEach(context, 'scaled', [...wanted.keys()], async (ref) => {
+      const view = await services.scale(ref, { count: wanted.get(ref)! }, waitOf(flags));
+      if (!flags.detach) await serving(context, services, view, flags.waitTimeout);
+    });
+  },
+});
+
+async function replicasNow(client: Client, ref: string): Promise<View<Container>[]> {
+  const service = await client.services.get(ref);
+  const replicas = (await client.containers.list()).filter(({ spec }) => spec.replica?.service === service.id);
+  return replicas.sort((a, b) => a.spec.replica!.slot - b.spec.replica!.slot);
+}
+
+const columns = (now: number): readonly Column<View<Container>>[] => [
+  idColumn('CONTAINER ID'),
+  nameColumn,
+  { title: 'IMAGE', field: 'Image', of: ({ spec }) => spec.image, shrink: true },
+  { title: 'VERSION', field: 'Version', of: ({ spec }) => String(spec.replica?.version ?? '') },
+  { title: 'CREATED', field: 'Created', of: ({ createdAt }) => `${spanOf(now - Date.parse(createdAt))} ago` },
+  { title: 'STATUS', field: 'Status', of: (view) => statusText(view, now) },
+  { title: 'ERROR', field: 'Error', of: (view) => detailOf(view).failure?.message ?? '', shrink: true },
+];
+
+export const ps = command({
+  summary: 'List the replicas of a service',
+  examples: ['sluice service ps shop'],
+  flags: listFlags,
+  args: { service: word('name or id', { of: 'service' }) },
+  async run(context, flags, { service }) {
+    await printList(context, await replicasNow(await context.client(), service), columns(Date.now()), flags);
+  },
+});
+
+export const logs = command({
+  summary: 'What the replicas of a service have written, each line with whose it is',
+  about: 'With --follow, what those write that are there now.',
+  examples: ['sluice service logs --follow shop'],
+  flags: {
+    follow: toggle('Go on with what is written from now on', { short: 'f' }),
+    tail: one('LINES', readTail, 'The last lines of each only', { short: 'n', absent: 'all' }),
+    since: one('TIME', readMoment(Date.now), 'Not before: a time, or so long ago as 10m'),
+    timestamps: toggle('Show when each line was written', { short: 't' }),
+    replica: many('SLOT', integer, 'Only of these'),
+  },
+  args: { service: word('name or id', { of: 'service' }) },
+  async run(context, { timestamps, replica, ...options }, { service }) {
+    const client = await context.client();
+    const all = await replicasNow(client, service);
+    const shown = all.filter(({ spec }) => replica.length === 0 || replica.includes(spec.replica!.slot));
+    const width = Math.max(0, ...shown.map(({ name }) => name.length));
+    const print = async ({ id, name }: View<Container>): Promise<void> => {
+      for await (const { time, stream, text } of client.containers.logs(id, options)) {
+        const line = `${name.padEnd(width)} | ${timestamps ? `${time} ` : ''}${text}`;
+        await context.terminal.write(stream, Buffer.from(line.endsWith('\n') ? line : `${line}\n`));
+      }
+    };
+    if (options.follow) await Promise.all(shown.map(print));
+    else for (const one of shown) await print(one);
+  },
+});

@@ -1,0 +1,128 @@
+/**
+ * Replicas: the containers that a service keeps running. A look makes those that are missing, tells surplus ones to end, removes the ended;
+ * what they do then comes back as news of them. One that dies is started again by its restart policy, one that is gone is made anew.
+ */
+
+import { replicaName } from '../../desired/service/replica.ts';
+import { type SluiceError, toSluiceError } from '../../errors.ts';
+import { fault } from '../../fault.ts';
+import type { Container, ContainerDetail } from '../../model/container.ts';
+import type { BackendSpec, ReplicaSpec, Service } from '../../model/service.ts';
+import { placeOf } from '../container/decide.ts';
+import type { Context } from '../context.ts';
+import { Loop } from '../loop.ts';
+import type { World } from '../world.ts';
+import { planReplicas, type ReplicaFacts } from './plan.ts';
+
+/** The service with its replicas among its backends. */
+export function withReplicas(world: Pick<World, 'replicasOf'>, service: Service): Service {
+  if (!service.spec.replicas) return service;
+  const replicas = world.replicasOf(service.id).map(({ spec }): BackendSpec => ({ sandbox: spec.sandbox }));
+  return { ...service, spec: { ...service.spec, backends: [...service.spec.backends, ...replicas] } };
+}
+
+/** How many of its present version are balanced over; nothing of a service that has none. */
+export function servingReplicas(
+  { world, tracker }: Pick<Context, 'world' | 'tracker'>,
+  { id, spec }: Service,
+): { readonly replicas?: number } {
+  if (!spec.replicas) return {};
+  const { version } = spec.replicas;
+  const serving = world.replicasOf(id).filter((container) => {
+    const detail = tracker.detail<ContainerDetail>('container', container.id);
+    return container.spec.replica?.version === version && placeOf(container.spec, detail).serving;
+  });
+  return { replicas: serving.length };
+}
+
+/** Looks at a service's replicas whenever they or the service change. */
+export function replicaLoop(context: Context): Loop {
+  const controller = new ReplicaController(context);
+  return new Loop({
+    name: 'replica',
+    clock: context.clock,
+    reconcile: (id) => controller.reconcile(id),
+    onError: (id, error) =>
+      void controller.failed(id, error).catch((failure: unknown) => {
+        context.logger.error({ id, err: toSluiceError(failure).message }, 'status could not be written');
+      }),
+  });
+}
+
+class ReplicaController {
+  readonly #context: Context;
+
+  constructor(context: Context) {
+    this.#context = context;
+  }
+
+  async reconcile(serviceId: string): Promise<void> {
+    const { world, desired } = this.#context;
+    const replicas = world.replicasOf(serviceId);
+    const service = world.services.get(serviceId);
+    if (!service) {
+      // Nobody is served by these: they outlived their service.
+      for (const { id, removing } of replicas)
+        if (!removing) await desired.containers.remove(id, { force: true, volumes: true });
+      return;
+    }
+    const { spec } = service;
+    if (!spec.replicas && replicas.length === 0) return;
+    const count = service.removing ? 0 : (spec.replicas?.count ?? 0);
+    const plan = planReplicas(
+      count,
+      spec.replicas?.version ?? 0,
+      replicas.map((each) => this.#facts(each)),
+    );
+    for (const id of plan.leave) {
+      await desired.containers.stop(id);
+      fault('replica.leaving');
+    }
+    for (const id of plan.remove) await desired.containers.remove(id, { force: true, volumes: true });
+    for (const slot of plan.create) await this.#create(service, spec.replicas!, slot);
+    if (!service.removing) await this.#tell(service, replicas);
+  }
+
+  /** What keeps a replica from being made: said of the service; it is tried again. */
+  async failed(serviceId: string, error: SluiceError): Promise<void> {
+    const service = this.#context.world.services.get(serviceId);
+    if (service) await this.#context.tracker.condition('service', serviceId, 'ReplicaFailed', true, error.message);
+  }
+
+  async #create({ id, name, spec }: Service, replicas: ReplicaSpec, slot: number): Promise<void> {
+    const { container, version, imageId } = replicas;
+    const request = { ...container, networks: [{ network: spec.network }], start: true };
+    const replica = { service: id, slot, version };
+    await this.#context.desired.containers.put(replicaName(name, slot), request, { create: true, replica, imageId });
+    fault('replica.stored');
+  }
+
+  #facts(container: Container): ReplicaFacts {
+    const { id, spec, removing = false } = container;
+    const detail = this.#context.tracker.detail<ContainerDetail>('container', id);
+    const leaving = removing || spec.wanted !== 'running';
+    const ended = !removing && detail.phase !== 'running' && detail.phase !== 'restarting';
+    const { slot, version } = spec.replica!;
+    return { id, slot, version, leaving, ended, serving: placeOf(spec, detail).serving };
+  }
+
+  /** The first replica with which something is wrong. */
+  async #tell(service: Service, replicas: readonly Container[]): Promise<void> {
+    const { tracker } = this.#context;
+    const troubles = replicas.flatMap(({ id, name, removing }) => {
+      const { error, detail } = tracker.get('container', id) ?? {};
+      const { phase, exitCode } = (detail ?? {}) as Partial<ContainerDetail>;
+      if (removing) return [];
+      if (error) return [`${name}: ${error.message}`];
+      return phase === 'restarting' ? [`${name} ended with status ${exitCode ?? '?'} and is started again`] : [];
+    });
+    const rest = troubles.length > 1 ? ` (and ${troubles.length - 1} more)` : '';
+    await tracker.condition(
+      'service',
+      service.id,
+      'ReplicaFailed',
+      troubles.length > 0,
+      `${troubles[0] ?? 'none'}${rest}`,
+    );
+  }
+}

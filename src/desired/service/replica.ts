@@ -1,0 +1,38 @@
+/** What a request for replicas means: pure. */
+import type { Image } from '../../contracts/image.ts';
+import { SluiceError } from '../../errors.ts';
+import type { ReplicaTemplate } from '../../model/container/request.ts';
+import type { ReplicaSpec } from '../../model/service.ts';
+import { specOf } from '../container/spec.ts';
+import { sameJson } from '../records.ts';
+import { BACKENDS_MAX } from './port.ts';
+
+/** `SERVICE-SLOT` */
+export const replicaName = (service: string, slot: number): string => `${service}-${slot}`;
+
+/** With this more replicas of a name, or none, the longest one would be longer than a name may be. */
+const NAME_MAX = 63 - '-1024'.length;
+
+/**
+ * `before`: the replicas that the service has. What differs from them is a new version. `request.invalid` for what no container may be, too.
+ */
+export function replicasOf(
+  service: string,
+  request: { readonly count: number; readonly container: ReplicaTemplate },
+  image: Image,
+  before?: ReplicaSpec,
+): ReplicaSpec {
+  const { count } = request;
+  const container = { ...request.container, restart: request.container.restart ?? { name: 'always' as const } };
+  if (!Number.isInteger(count) || count < 0 || count > BACKENDS_MAX)
+    throw new SluiceError('request.invalid', `${count} is not a number of replicas up to ${BACKENDS_MAX}`, { count });
+  if (service.length > NAME_MAX)
+    throw new SluiceError('request.invalid', `the name of a service with replicas has at most ${NAME_MAX} characters`, {
+      name: service,
+    });
+  // A container like this must be possible.
+  specOf(replicaName(service, 1), container, image, '', () => 'volume');
+  const imageId = image.id;
+  const same = before && sameJson([before.container, before.imageId], [container, imageId]);
+  return { count, container, imageId, version: same ? before.version : (before?.version ?? 0) + 1 };
+}

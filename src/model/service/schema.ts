@@ -1,0 +1,96 @@
+/** zod schemas of services, as ../schema.ts has those of networks. */
+import { z } from '@hono/zod-openapi';
+import { replicaTemplate } from '../container/schema.ts';
+import type { BackendRequest, BackendsRequest, ReplicasRequest, ServiceRequest } from '../request.ts';
+import { address, id, labels, name, port, ref, type Shape, view } from '../schema.ts';
+import type { ReplicaSpec, Service, ServicePort } from '../service.ts';
+
+const text = z.string();
+/** As many as backends. */
+const replicaCount = z.int().min(0).max(1024).openapi({ description: 'How many are to run.' });
+
+const backendRequest: z.ZodType<BackendRequest> = z
+  .union(
+    [z.strictObject({ sandbox: ref, port: port.optional() }), z.strictObject({ address, port: port.optional() })],
+    { error: 'a backend is {sandbox, port?} or {address, port?}, with a port from 1 to 65535' },
+  )
+  .openapi('BackendRequest', {
+    description: "A sandbox on the service's network or a plain address; `port` overrides the service port's target.",
+  });
+const backends = z.array(backendRequest).max(1024);
+
+export const serviceRequest = z
+  .strictObject({
+    network: ref.openapi({ description: 'Name or id: the VIP is an address of it.' }),
+    ips: z.array(address).max(2).optional().openapi({ description: 'VIPs, one of each family; absent: automatic.' }),
+    ports: z
+      .array(
+        z.strictObject({
+          name: z
+            .string()
+            .regex(/^[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?$/, 'a port name has 1 to 15 of a-z 0-9 - (RFC 6335)')
+            .optional()
+            .openapi({ description: 'For SRV records.' }),
+          port,
+          target: port.optional().openapi({ description: 'Backend port; default `port`.' }),
+          protocol: z.enum(['tcp', 'udp']).optional().openapi({ description: 'Default `tcp`.' }),
+        } satisfies Shape<NonNullable<ServiceRequest['ports']>[number]>),
+      )
+      .max(64)
+      .optional()
+      .openapi({ description: 'Absent: every port of the VIP maps to the same backend port.' }),
+    backends: backends.optional(),
+    replicas: z
+      .strictObject({ count: replicaCount, container: replicaTemplate } satisfies Shape<
+        NonNullable<ServiceRequest['replicas']>
+      >)
+      .optional()
+      .openapi({ description: 'Containers to run, all alike, and to balance over.' }),
+    aliases: z.array(name).max(32).optional().openapi({ description: 'Further DNS names.' }),
+    labels: labels.optional(),
+  } satisfies Shape<ServiceRequest>)
+  .openapi('ServiceRequest');
+
+/** Body of POST /services/{name}/backends. */
+export const backendsRequest = z
+  .strictObject({ add: backends.optional(), remove: backends.optional() } satisfies Shape<BackendsRequest>)
+  .openapi('BackendsRequest');
+
+/** Body of POST /services/{name}/replicas. */
+export const replicasRequest = z
+  .strictObject({
+    count: replicaCount.optional(),
+    image: z.string().min(1).max(512).optional().openapi({ description: 'Name of an image that is here.' }),
+  } satisfies Shape<ReplicasRequest>)
+  .openapi('ReplicasRequest');
+
+export const serviceView = view<Service>(
+  'service',
+  z.strictObject({
+    network: id,
+    vips: z.array(text),
+    ports: z.array(
+      z.strictObject({
+        name: text.optional(),
+        port: z.int(),
+        target: z.int(),
+        protocol: z.enum(['tcp', 'udp']),
+      } satisfies Shape<ServicePort>),
+    ),
+    backends: z.array(
+      z.union([
+        z.strictObject({ sandbox: text, port: z.int().optional() }),
+        z.strictObject({ address: text, port: z.int().optional() }),
+      ]),
+    ),
+    replicas: z
+      .strictObject({
+        count: z.int(),
+        container: replicaTemplate,
+        imageId: text,
+        version: z.int(),
+      } satisfies Shape<ReplicaSpec>)
+      .optional(),
+    aliases: z.array(text),
+  } satisfies Shape<Service['spec']>),
+);
