@@ -10,6 +10,8 @@ const project = (name: string, limitMs: number) => ({
     pool: 'forks' as const,
     testTimeout: limitMs * slowness,
     hookTimeout: limitMs * slowness,
+    // What was compiled is run as it is.
+    server: { deps: { external: [/\/dist\/src\//] } },
   },
 });
 

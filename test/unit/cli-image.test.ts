@@ -4,7 +4,7 @@ import { rowsOf } from '../../src/cli/image/image.ts';
 import { agoText, bytesText } from '../../src/cli/print/amount.ts';
 import { Bars, barOf } from '../../src/cli/print/bars.ts';
 import type { Image } from '../../src/model/image/image.ts';
-import { catcher } from './cli-world.ts';
+import { catcher } from '../terminal.ts';
 
 test.each([
   [0, '0B'],

@@ -7,7 +7,7 @@ import { describe } from '../../src/cli/print/describe.ts';
 import { type Column, printList } from '../../src/cli/print/listing.ts';
 import { progress } from '../../src/cli/print/progress.ts';
 import { renderTable } from '../../src/cli/print/table.ts';
-import { catcher } from './cli-world.ts';
+import { catcher } from '../terminal.ts';
 
 group('tables', () => {
   const rows = [

@@ -5,7 +5,7 @@ import { helpOf, wrap } from '../../src/cli/command/help.ts';
 import { spellings } from '../../src/cli/command/parse.ts';
 import { run } from '../../src/cli/main.ts';
 import { tree } from '../../src/cli/tree.ts';
-import { catcher } from './cli-world.ts';
+import { catcher } from '../terminal.ts';
 
 async function nodes(): Promise<(readonly [string, Node])[]> {
   const found: (readonly [string, Node])[] = [];

@@ -8,50 +8,10 @@ import { run } from '../../src/cli/main.ts';
 import type { Terminal } from '../../src/cli/print/terminal.ts';
 import { systemClock } from '../../src/clock.ts';
 import { createLogger } from '../../src/log.ts';
+import { catcher, type Said } from '../terminal.ts';
 import { World } from './api-world.ts';
 
-export interface Said {
-  readonly status: number;
-  readonly out: string;
-  readonly err: string;
-}
-
-export interface Catcher extends Terminal {
-  readonly said: () => Omit<Said, 'status'>;
-}
-
-/** A terminal that keeps what is printed. */
-export function catcher(options: Partial<Terminal> = {}): Catcher {
-  let out = '';
-  let err = '';
-  return {
-    out: (text) => {
-      out += text;
-    },
-    err: (text) => {
-      err += text;
-    },
-    columns: undefined,
-    colour: false,
-    live: false,
-    write: async (stream, data) => {
-      if (stream === 'stdout') out += Buffer.from(data).toString();
-      else err += Buffer.from(data).toString();
-    },
-    input: () => ({
-      isTerminal: false,
-      bytes: (async function* () {})(),
-      raw: () => undefined,
-      size: () => undefined,
-      onResize: () => () => undefined,
-      close: () => undefined,
-    }),
-    onSignal: () => () => undefined,
-    ask: async () => null,
-    ...options,
-    said: () => ({ out, err }),
-  };
-}
+export type { Said } from '../terminal.ts';
 
 export class CliWorld {
   readonly world = new World();
