@@ -72,10 +72,16 @@ export function usageOf(pid: number, mounts: readonly CgroupMount[]): ContainerS
   };
 }
 
-/** Numbers of all processes in the container's cgroup and below, as the host counts them. */
+/** The cgroups that the engine gives to containers: v1's have the container's id, v2's lie in the sandbox's. */
+const OWN = /\/(sluice-[0-9a-f]{64}|container)$/;
+
+/**
+ * Numbers of all processes in the container's cgroup and below, as the host counts them. A process that is about to end is shown in the root of
+ * the hierarchy already, where everything else of the machine is: none of that is ours.
+ */
 export function processesOf(pid: number, mounts: readonly CgroupMount[]): number[] {
   const root = cgroupOf(pid, 'pids', mounts);
-  if (root === null) return [];
+  if (root === null || !OWN.test(root)) return [];
   const folders = [root, ...(existsBelow(root) ?? [])];
   return folders.flatMap((folder) =>
     (read(join(folder, 'cgroup.procs')) ?? '').split('\n').filter(Boolean).map(Number),
