@@ -47,6 +47,8 @@ const Settings = z.strictObject({
   auditSeconds: z.number().positive().max(3600).default(5),
   /** In a cluster: seconds without a sign of life after which this node's session has ended. The same on every node. */
   sessionSeconds: z.number().min(0.5).max(300).default(3),
+  /** In a cluster: seconds for which a node has been lost before its replicas start elsewhere. */
+  rescheduleSeconds: z.number().min(0).max(86_400).default(30),
   /** Upstream resolvers instead of the host's. */
   dns: z.array(z.string()).default([]),
   /** Address:port of a plain HTTP listener that serves /metrics only; none by default. */

@@ -22,6 +22,7 @@ import { createEbpfDataplane } from './balancer/ebpf.ts';
 import { type Clock, systemClock, withTimeLimit } from './clock.ts';
 import { Membership } from './cluster/membership.ts';
 import { Nodes } from './cluster/nodes.ts';
+import { Scheduler } from './cluster/placement/scheduler.ts';
 import { Registration } from './cluster/registration.ts';
 import { openReplica } from './cluster/replica/replica.ts';
 import { type Config, loadConfig, SETTING_NAMES } from './config.ts';
@@ -216,6 +217,15 @@ async function main(): Promise<void> {
     sessionOf: (name) => membership.sessionOf(name),
   });
 
+  const scheduler = new Scheduler({
+    store,
+    clock,
+    logger,
+    node: config.node,
+    ttlMs: config.sessionSeconds * 1_000,
+    graceMs: config.rescheduleSeconds * 1_000,
+    stateOf: (name) => membership.sessionOf(name).state,
+  });
   const ending = new AbortController();
   const startedAt = new Date(clock.now()).toISOString();
   const scrape = new Scrape({ registry, clock, logger });
@@ -274,6 +284,7 @@ async function main(): Promise<void> {
     ending.abort(new SluiceError('daemon.stopping', 'the daemon is stopping'));
     await Promise.all(listeners.map((listener) => listener.close()));
     registration.stop();
+    await scheduler.stop();
     await membership.stop();
     echo[Symbol.dispose]();
     await controllers.stop();
@@ -293,6 +304,7 @@ async function main(): Promise<void> {
   names.onResolversChange(() => controllers.resolversChanged());
   names.onPortChange((id) => controllers.sandboxChanged(id));
   await controllers.start();
+  scheduler.start();
 }
 
 const LOCALHOST = '127.0.0.1';

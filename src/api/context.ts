@@ -21,7 +21,7 @@ export interface DesiredState {
   readonly networks: Pick<Desired['networks'], 'put' | 'get' | 'list' | 'remove' | 'prune' | 'addSubnets'>;
   readonly sandboxes: Pick<Desired['sandboxes'], 'put' | 'get' | 'list' | 'remove'>;
   readonly endpoints: Pick<Desired['endpoints'], 'connect' | 'disconnect' | 'get' | 'list'>;
-  readonly services: Pick<Desired['services'], 'put' | 'update' | 'change' | 'get' | 'list' | 'remove'>;
+  readonly services: Pick<Desired['services'], 'put' | 'update' | 'change' | 'assignments' | 'get' | 'list' | 'remove'>;
   readonly containers: Pick<
     Desired['containers'],
     'put' | 'get' | 'list' | 'remove' | 'start' | 'stop' | 'restart' | 'rename'

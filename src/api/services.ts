@@ -1,7 +1,13 @@
 /** /v1/services */
 import { createRoute } from '@hono/zod-openapi';
 import { listOf } from '../model/schema.ts';
-import { backendsRequest, replicasRequest, serviceRequest, serviceView } from '../model/service/schema.ts';
+import {
+  assignmentAnswer,
+  backendsRequest,
+  replicasRequest,
+  serviceRequest,
+  serviceView,
+} from '../model/service/schema.ts';
 import {
   type Api,
   type ApiApp,
@@ -88,6 +94,16 @@ const update = createRoute({
   },
 });
 
+const assignments = createRoute({
+  method: 'get',
+  path: '/v1/services/{name}/assignments',
+  operationId: 'listAssignments',
+  summary: 'Which nodes are to run how many of its replicas',
+  description: 'Fewer in all than replicas are wanted: the others have no place.',
+  tags,
+  request: { params: refParam, query: noQuery },
+  responses: { 200: json(listOf(assignmentAnswer), 'The assignments'), ...errorResponses(...REF_CODES) },
+});
 const scale = createRoute({
   method: 'post',
   path: '/v1/services/{name}/replicas',
@@ -127,6 +143,7 @@ export function services(app: ApiApp, api: Api): void {
     const service = await services.update(c.req.valid('param').name, change, { actor: api.actor(c) });
     return c.json(await written(api, c, service, waitMs(c.req.valid('query')), services.get), 200);
   });
+  app.openapi(assignments, async (c) => c.json({ items: await services.assignments(c.req.valid('param').name) }, 200));
   app.openapi(scale, async (c) => {
     const service = await services.change(c.req.valid('param').name, c.req.valid('json'), { actor: api.actor(c) });
     return c.json(await written(api, c, service, waitMs(c.req.valid('query')), services.get), 200);

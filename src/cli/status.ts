@@ -28,6 +28,7 @@ const PLURALS: Readonly<Record<Kind, string>> = {
   service: 'Services',
   container: 'Containers',
   volume: 'Volumes',
+  assignment: 'Assignments',
   node: 'Nodes',
 };
 

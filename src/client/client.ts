@@ -27,6 +27,7 @@ import type {
   View,
 } from '../model/request.ts';
 import type { Sandbox } from '../model/sandbox.ts';
+import type { AssignmentAnswer } from '../model/service/placement.ts';
 import type { Service } from '../model/service.ts';
 import { type ContainerClient, containerClient, type VolumeClient, volumeClient } from './container/container.ts';
 import { type Caller, createCaller } from './http.ts';
@@ -89,6 +90,8 @@ export interface Client {
     put(name: string, request: ServiceRequest, options?: PutOptions): Promise<View<Service>>;
     update(ref: string, request: BackendsRequest, options?: WaitOptions): Promise<View<Service>>;
     /** How many replicas, of which image. `service.noreplicas`. */
+    /** Which nodes are to run how many of its replicas. */
+    assignments(ref: string): Promise<readonly AssignmentAnswer[]>;
     scale(ref: string, request: ReplicasRequest, options?: WaitOptions): Promise<View<Service>>;
     remove(ref: string, options?: WaitOptions): Promise<View<Service>>;
   };
@@ -161,6 +164,9 @@ export function createClient(options: ClientOptions = {}): Client {
     services: {
       ...resource<View<Service>, ServiceRequest>(call, 'services'),
       update: (ref, body, { waitMs } = {}) => call.json('POST', at('services', ref, 'backends'), { waitMs, body }),
+      assignments: async (ref) =>
+        (await call.json<{ readonly items: readonly AssignmentAnswer[] }>('GET', at('services', ref, 'assignments')))
+          .items,
       scale: (ref, body, { waitMs } = {}) => call.json('POST', at('services', ref, 'replicas'), { waitMs, body }),
     },
     containers: containerClient(call, resource<View<Container>, ContainerRequest>(call, 'containers'), clock),

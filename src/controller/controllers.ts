@@ -3,13 +3,13 @@ import type { Timer } from '../clock.ts';
 import type { IpamDriver, NetworkDriver, Underlay } from '../contracts/driver.ts';
 import type { LinkEvent, Monitor } from '../contracts/kernel.ts';
 import type { LiveContainers } from '../contracts/live.ts';
-import type { SluiceError } from '../errors.ts';
-import { toSluiceError } from '../errors.ts';
+import { type SluiceError, toSluiceError } from '../errors.ts';
 import type { ComponentHealth } from '../model/answer.ts';
 import type { Container } from '../model/container.ts';
 import type { Endpoint, EndpointDetail } from '../model/endpoint.ts';
 import type { Node } from '../model/node.ts';
 import type { Obj, Status } from '../model/object.ts';
+import type { Assignment } from '../model/service/placement.ts';
 import type { Service } from '../model/service.ts';
 import { audit, auditFirewall } from './audit.ts';
 import { ContainerController } from './container/container.ts';
@@ -277,6 +277,10 @@ export class Controllers {
       if (now === before || told(now) !== told(before)) this.#nodesChanged();
       return;
     }
+    if (kind === 'assignment') {
+      this.#replicate(((now ?? before) as Assignment).spec.service);
+      return;
+    }
     if (kind === 'endpoint') {
       const { spec, owner } = (now ?? before) as Endpoint;
       this.#touch(spec.network);
@@ -307,7 +311,8 @@ export class Controllers {
       if (replica) this.#replicate(replica.service);
       if (replica && !now) this.#loops.service.trigger(replica.service);
     }
-    if (kind === 'network' && now) for (const endpoint of world.endpointsOfNetwork(id)) this.#touchEndpoint(endpoint);
+    if (kind === 'network' && now)
+      for (const endpoint of world.endpointsOfNetwork(id)) this.#loops.endpoint.trigger(endpoint.id);
   }
 
   /** Who may send to this host, and where its peers are, depends on all nodes. */
@@ -342,10 +347,6 @@ export class Controllers {
     }
     if (kind === 'endpoint' && ready) this.#triggerContainer(world.endpoints.get(id)?.spec.sandbox);
     if ((kind === 'endpoint' || kind === 'service') && network) this.#touch(network);
-  }
-
-  #touchEndpoint(endpoint: Endpoint): void {
-    this.#loops.endpoint.trigger(endpoint.id);
   }
 
   /** Something changed that the number of a service's replicas may depend on. */

@@ -17,6 +17,7 @@ import type { Network } from '../model/network.ts';
 import type { Node, NodeState } from '../model/node.ts';
 import type { Kind, Obj } from '../model/object.ts';
 import type { Sandbox } from '../model/sandbox.ts';
+import type { Assignment } from '../model/service/placement.ts';
 import type { Service } from '../model/service.ts';
 
 /** The kinds that controllers on a node act on. */
@@ -28,10 +29,11 @@ export const WATCHED = [
   'service',
   'container',
   'volume',
+  'assignment',
 ] as const satisfies readonly Kind[];
 export type WatchedKind = (typeof WATCHED)[number];
 /** Those of which a loop looks at one object at a time. */
-export type ReconciledKind = Exclude<WatchedKind, 'node'>;
+export type ReconciledKind = Exclude<WatchedKind, 'node' | 'assignment'>;
 
 interface ObjectOf {
   node: Node;
@@ -41,6 +43,7 @@ interface ObjectOf {
   service: Service;
   container: Container;
   volume: Volume;
+  assignment: Assignment;
 }
 
 export type WorldListener = (kind: WatchedKind, id: string, now: Obj | undefined, before: Obj | undefined) => void;
@@ -62,6 +65,7 @@ export class World {
     service: new Map(),
     container: new Map(),
     volume: new Map(),
+    assignment: new Map(),
   };
   readonly #nodeIds = new Map<string, string>();
   #states: ReadonlyMap<string, NodeState> = new Map();
@@ -177,6 +181,13 @@ export class World {
   /** Containers of this node that are replicas of the service; those being removed included. */
   replicasOf(service: string): Container[] {
     return [...(this.#replicas.get(service) ?? [])].flatMap((id) => this.#objects.container.get(id) ?? []);
+  }
+
+  /** How many replicas of the service this node is to run. */
+  assigned(service: string): number {
+    let count = 0;
+    for (const { spec } of this.#objects.assignment.values()) if (spec.service === service) count += spec.count;
+    return count;
   }
 
   /** Services that have, or had, replicas here: some may be gone. */

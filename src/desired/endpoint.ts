@@ -2,6 +2,7 @@
 import type { Op } from '../contracts/store.ts';
 import { isSluiceError, SluiceError } from '../errors.ts';
 import { fault } from '../fault.ts';
+import type { ReplicaOf } from '../model/container.ts';
 import type { Endpoint, EndpointSpec } from '../model/endpoint.ts';
 import { deriveMac, isId } from '../model/id.ts';
 import { contains, familyOf, parseCidr } from '../model/ip.ts';
@@ -113,6 +114,17 @@ export class Endpoints {
     });
   }
 
+  /** Tells other nodes whether a replica is balanced over. */
+  serve(id: string, serving: boolean): Promise<void> {
+    return retrying(async () => {
+      const endpoint = await this.records.byId(id);
+      if (!endpoint || endpoint.removing || (endpoint.spec.serving ?? false) === serving) return;
+      await this.#parts.store.transact([this.records.change(endpoint, { spec: { ...endpoint.spec, serving } })], {
+        topics: topicsOf(endpoint, endpoint.spec.network),
+      });
+    });
+  }
+
   /** The link is gone: the addresses are free, the record goes, `more` with it. Repeating it harms nobody. */
   async forget(endpoint: Endpoint, more: readonly Op[] = []): Promise<void> {
     const network = await this.#networks.byId(endpoint.spec.network);
@@ -122,7 +134,13 @@ export class Endpoints {
   }
 
   /** A new endpoint with its addresses leased from a checked request; nothing is written but the leases, which `undo` gives back. */
-  async plan(sandbox: Sandbox, network: Network, request: AttachmentRequest, undo: Undo): Promise<Endpoint> {
+  async plan(
+    sandbox: Sandbox,
+    network: Network,
+    request: AttachmentRequest,
+    undo: Undo,
+    replica?: ReplicaOf,
+  ): Promise<Endpoint> {
     if (request.mac !== undefined) await this.#checkMac(network, request.mac);
     const id = this.records.newId();
     const addresses = await this.#lease(id, network, request, undo);
@@ -137,6 +155,7 @@ export class Endpoints {
       aliases: request.aliases ?? [],
       allow: request.allow ?? [],
       gwPriority: request.gwPriority ?? 0,
+      replica,
     };
     return this.records.fresh(id, `${sandbox.name}.${network.name}`, this.#parts.node, {}, spec);
   }

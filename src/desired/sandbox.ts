@@ -2,7 +2,7 @@
 import type { Op } from '../contracts/store.ts';
 import { SluiceError } from '../errors.ts';
 import { fault } from '../fault.ts';
-import type { Container } from '../model/container.ts';
+import type { Container, ReplicaOf } from '../model/container.ts';
 import type { Endpoint } from '../model/endpoint.ts';
 import { nodeTopic, topicsOf } from '../model/keys.ts';
 import type { Network } from '../model/network.ts';
@@ -142,7 +142,12 @@ export class Sandboxes {
   }
 
   /** A new sandbox with its endpoints; nothing is written but the leases, which `undo` gives back. */
-  async planning(name: string, request: SandboxRequest, undo: Undo): Promise<Writes & { readonly sandbox: Sandbox }> {
+  async planning(
+    name: string,
+    request: SandboxRequest,
+    undo: Undo,
+    replica?: ReplicaOf,
+  ): Promise<Writes & { readonly sandbox: Sandbox }> {
     const taken = await this.records.byName(name);
     if (taken) throw new SluiceError('object.exists', `a sandbox ${name} exists`, { name, id: taken.id });
     const asked = request.networks ?? (request.attach ? [] : [{ network: 'bridge' }]);
@@ -157,7 +162,7 @@ export class Sandboxes {
     const ops: Op[] = this.records.creation(sandbox);
     for (const [n, network] of networks.entries()) {
       if (!hasEndpoints(network)) continue;
-      const endpoint = await this.#endpoints.plan(sandbox, network, attachments[n]!, undo);
+      const endpoint = await this.#endpoints.plan(sandbox, network, attachments[n]!, undo, replica);
       endpoints.push(endpoint);
       ops.push(...this.#endpoints.creation(endpoint, network));
     }

@@ -4,16 +4,17 @@ import { SluiceError } from '../errors.ts';
 import { fault } from '../fault.ts';
 import { shortId } from '../model/id.ts';
 import { canonicalAddress, contains, type Family, familyOf, parseCidr } from '../model/ip.ts';
-import { attachmentKey, topicsOf } from '../model/keys.ts';
+import { attachmentKey, objectPrefix, placementTopic, topicsOf } from '../model/keys.ts';
 import type { Network } from '../model/network.ts';
 import type { BackendRequest, ReplicasRequest, ServiceRequest } from '../model/request.ts';
 import type { Sandbox } from '../model/sandbox.ts';
+import type { Assignment, AssignmentAnswer } from '../model/service/placement.ts';
 import type { BackendSpec, ReplicaSpec, Service, ServiceSpec } from '../model/service.ts';
 import { imageCalled } from './container/image.ts';
 import { leaseFrom, releaseAll } from './lease.ts';
 import { checkName, type Parts, type Put, type PutOptions, Records, sameJson, type WriteOptions } from './records.ts';
 import { BACKENDS_MAX, backendAddress, checkPort, isMeant, portsOf, unique } from './service/port.ts';
-import { replicasOf } from './service/replica.ts';
+import { checkCount, replicasOf } from './service/replica.ts';
 import { retrying, type Undo, undoing } from './turn.ts';
 
 export interface ServiceChange {
@@ -89,16 +90,19 @@ export class Services {
         throw new SluiceError('service.noreplicas', `service ${service.name} has backends only, no image to run`, {
           service: service.id,
         });
-      const { count = replicas.count, image = replicas.imageId } = change;
-      const container = { ...replicas.container, image: change.image ?? replicas.container.image };
-      const next = replicasOf(
-        service.name,
-        { count, container },
-        await imageCalled(this.#parts.images, image),
-        replicas,
-      );
+      const next = await this.#changed(service.name, replicas, change);
       return this.#write(service, { ...service.spec, replicas: next }, [], service.labels, options);
     });
+  }
+
+  /** Which nodes are to run how many of its replicas, by name of the node. */
+  async assignments(ref: string): Promise<AssignmentAnswer[]> {
+    const { id } = await this.records.get(ref);
+    const { items } = await this.#parts.store.list<Assignment>(objectPrefix('assignment'));
+    return items
+      .filter(({ value }) => value.spec.service === id)
+      .map(({ value }) => ({ node: value.owner!, count: value.spec.count }))
+      .sort((a, b) => (a.node < b.node ? -1 : 1));
   }
 
   /** Marks it for removal. */
@@ -107,7 +111,7 @@ export class Services {
       const service = await this.records.get(ref);
       if (service.removing) return service;
       const revision = await this.#parts.store.transact(this.records.removal(service), {
-        topics: topicsOf(service, service.spec.network),
+        topics: topicsOfService(service),
         actor: options.actor,
       });
       return { ...service, removing: true, revision };
@@ -131,21 +135,17 @@ export class Services {
     return network;
   }
 
-  async #replicas(
-    name: string,
-    network: Network,
-    { replicas }: ServiceRequest,
-    before?: ReplicaSpec,
-  ): Promise<ReplicaSpec | undefined> {
+  /** The image need not be here for another number of what runs already. */
+  async #changed(name: string, before: ReplicaSpec, { count, image }: ReplicasRequest): Promise<ReplicaSpec> {
+    if (count !== undefined) checkCount(count, before.placement);
+    const counted = { ...before, count: count ?? before.count };
+    if (image === undefined) return counted;
+    const container = { ...before.container, image };
+    return replicasOf(name, { ...counted, container }, await imageCalled(this.#parts.images, image), before);
+  }
+
+  async #replicas(name: string, { replicas }: ServiceRequest, before?: ReplicaSpec): Promise<ReplicaSpec | undefined> {
     if (!replicas) return undefined;
-    if (network.owner === null)
-      throw new SluiceError(
-        'request.invalid',
-        `network ${network.name} spans hosts: replicas run on one of a single host`,
-        {
-          network: network.id,
-        },
-      );
     return replicasOf(name, replicas, await imageCalled(this.#parts.images, replicas.container.image), before);
   }
 
@@ -158,7 +158,7 @@ export class Services {
     const asked = vipsOf(network, request.ips ?? []);
     const ports = portsOf(name, request);
     const aliases = aliasesOf(request);
-    const replicas = await this.#replicas(name, network, request);
+    const replicas = await this.#replicas(name, request);
     const backends = await this.#backends(network, request.backends ?? [], [...asked.values()]);
     const id = this.records.newId();
     const service = await undoing(async (undo) => {
@@ -168,7 +168,7 @@ export class Services {
       const service = this.records.fresh(id, name, network.owner, request.labels ?? {}, spec);
       const revision = await this.#parts.store.transact(
         [...this.records.creation(service), ...this.#networks.reference(network), ...backends.ops],
-        { topics: topicsOf(service, network.id), actor: options.actor },
+        { topics: topicsOfService(service), actor: options.actor },
       );
       return { ...service, revision };
     });
@@ -188,7 +188,7 @@ export class Services {
         vips,
       });
     const { specs: backends, ops } = await this.#backends(network, request.backends ?? [], vips);
-    const replicas = await this.#replicas(service.name, network, request, service.spec.replicas);
+    const replicas = await this.#replicas(service.name, request, service.spec.replicas);
     const ports = portsOf(service.name, request);
     const spec = { ...service.spec, ports, backends, replicas, aliases: aliasesOf(request) };
     return this.#write(service, spec, ops, request.labels ?? {}, options);
@@ -207,7 +207,7 @@ export class Services {
       });
     if (sameJson([spec, labels], [service.spec, service.labels])) return service;
     const revision = await this.#parts.store.transact([this.records.change(service, { spec, labels }), ...ops], {
-      topics: topicsOf(service, spec.network),
+      topics: topicsOfService({ ...service, spec }, service),
       actor: options.actor,
     });
     return { ...service, spec, labels, revision };
@@ -276,6 +276,12 @@ export class Services {
     return { sandbox: (await this.#sandboxes.get(request.sandbox)).id, port: request.port };
   }
 }
+
+/** The scheduler hears of those that have, or had, replicas. */
+const topicsOfService = (service: Service, before = service): string[] => [
+  ...topicsOf(service, service.spec.network),
+  ...(service.spec.replicas || before.spec.replicas ? [placementTopic] : []),
+];
 
 const nameOf = (backend: BackendRequest): string => {
   const name = 'sandbox' in backend ? backend.sandbox : backend.address;

@@ -39,7 +39,10 @@ export class Statuses {
     return (await this.#store.get<Status>(statusKey(kind, id, this.#node)))?.value ?? null;
   }
 
+  /** With what its owner says of it; of what the cluster owns, this node. */
   async view<O extends Obj>(object: O): Promise<View<O>> {
-    return { ...object, status: await this.get(object.kind, object.id) };
+    const { kind, id, owner } = object;
+    const entry = await this.#store.get<Status>(statusKey(kind, id, owner ?? this.#node));
+    return { ...object, status: entry?.value ?? null };
   }
 }

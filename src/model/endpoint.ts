@@ -1,3 +1,4 @@
+import type { ReplicaOf } from './container.ts';
 import type { Obj } from './object.ts';
 
 export interface EndpointSpec {
@@ -17,6 +18,10 @@ export interface EndpointSpec {
   readonly allow: readonly string[];
   /** The endpoint with the highest value gives the sandbox its default route. */
   readonly gwPriority: number;
+  /** Whose replica is behind it. */
+  readonly replica?: ReplicaOf;
+  /** Of a replica on a network across hosts: whether it is balanced over, for nodes that do not know its container. Absent: not yet. */
+  readonly serving?: boolean;
 }
 
 export type Endpoint = Obj<'endpoint', EndpointSpec>;

@@ -48,6 +48,8 @@ export type NumberSpace = 'attachment' | 'view' | 'set' | 'backend';
 
 export const clusterTopic = 'cluster';
 export const nodeTopic = (node: string): string => `node/${node}`;
+/** What concerns the scheduler beside the cluster: services of one node that have replicas. */
+export const placementTopic = 'placement';
 export const networkTopic = (id: string): string => `network/${id}`;
 
 /** Topics of an object's writes: its node's or the cluster's, and its network's. */

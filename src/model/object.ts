@@ -1,6 +1,15 @@
 /** The envelope every stored object wears, and the status record that one writer owns beside it. */
 
-export const KINDS = ['network', 'sandbox', 'endpoint', 'service', 'container', 'volume', 'node'] as const;
+export const KINDS = [
+  'network',
+  'sandbox',
+  'endpoint',
+  'service',
+  'container',
+  'volume',
+  'assignment',
+  'node',
+] as const;
 export type Kind = (typeof KINDS)[number];
 
 export interface Obj<K extends Kind = Kind, S = unknown> {

@@ -1,6 +1,7 @@
 /** What callers PUT, by name; src/model/schema.ts validates it (kept apart so that the CLI does not load zod). */
 import type { ReplicaTemplate } from './container/request.ts';
 import type { Obj, Status } from './object.ts';
+import type { PlacementSpec } from './service/placement.ts';
 import type { Protocol } from './service.ts';
 
 export interface NetworkRequest {
@@ -75,7 +76,11 @@ export interface ServiceRequest {
   }[];
   readonly backends?: readonly BackendRequest[];
   /** Containers to run and to balance over. */
-  readonly replicas?: { readonly count: number; readonly container: ReplicaTemplate };
+  readonly replicas?: {
+    readonly count: number;
+    readonly container: ReplicaTemplate;
+    readonly placement?: PlacementSpec;
+  };
   readonly aliases?: readonly string[];
   readonly labels?: Readonly<Record<string, string>>;
 }

@@ -5,6 +5,7 @@
  */
 import { z } from '@hono/zod-openapi';
 import type { ComponentHealth, Counts, StatusAnswer, VersionAnswer } from './answer.ts';
+import type { ReplicaOf } from './container.ts';
 import type { Endpoint } from './endpoint.ts';
 import { NAME_PATTERN } from './id.ts';
 import type { Network, SubnetSpec } from './network.ts';
@@ -276,6 +277,8 @@ export const endpointView = view<Endpoint>(
     aliases: z.array(text),
     allow: z.array(text),
     gwPriority: z.int(),
+    replica: z.strictObject({ service: text, slot: z.int(), version: z.int() } satisfies Shape<ReplicaOf>).optional(),
+    serving: z.boolean().optional(),
   } satisfies Shape<Endpoint['spec']>),
 );
 const sessionShape = {

@@ -1,5 +1,6 @@
 import type { ReplicaTemplate } from './container/request.ts';
 import type { Obj } from './object.ts';
+import type { PlacementSpec } from './service/placement.ts';
 
 export type Protocol = 'tcp' | 'udp';
 
@@ -26,6 +27,7 @@ export interface ReplicaSpec {
   readonly imageId: string;
   /** Counts changes of the two above: replicas of an earlier one are replaced, one after another. */
   readonly version: number;
+  readonly placement?: PlacementSpec;
 }
 
 export interface ServiceSpec {

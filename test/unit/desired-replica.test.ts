@@ -1,5 +1,6 @@
 /** Services that run their own backends, as desired state. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { PlacementSpec } from '../../src/model/service/placement.ts';
 import { makeWorld, refused, type World } from './desired-world.ts';
 
 describe.each(['memory', 'sqlite'] as const)('replicas, on %s', (kind) => {
@@ -46,6 +47,19 @@ describe.each(['memory', 'sqlite'] as const)('replicas, on %s', (kind) => {
     expect((await services.change('shop', { count: 2 })).spec.replicas).toMatchObject({ imageId, version: 1 });
   });
 
+  test('where they may run is theirs, too, and no new version', async () => {
+    await world.desired.networks.put('far', { driver: 'wide', subnets: [{ cidr: '10.40.0.0/24' }] });
+    const placement: PlacementSpec = { constraints: ['node.labels.zone==a'], perNodeMax: 2 };
+    const asked = (more: object) => ({ network: 'far', replicas: { ...web(4).replicas, ...more } });
+    const { object } = await services.put('shop', asked({ placement }));
+    expect(object).toMatchObject({ owner: null, spec: { replicas: { placement, version: 1 } } });
+    expect((await services.change('shop', { count: 2 })).spec.replicas).toMatchObject({ placement, count: 2 });
+    const everywhere = await services.put('shop', asked({ placement: { mode: 'global' } }));
+    expect(everywhere.object.spec.replicas).toMatchObject({ placement: { mode: 'global' }, version: 1 });
+    expect((await refused(services.change('shop', { count: 3 }))).code).toBe('request.invalid');
+    expect(await services.assignments('shop')).toEqual([]);
+  });
+
   test('a backend that is given by hand stays beside them', async () => {
     await services.put('shop', { ...web(2), backends: [{ address: '10.20.0.9' }] });
     const { spec } = await services.update('shop', { addBackends: [{ address: '10.20.0.8' }] });
@@ -64,10 +78,14 @@ describe.each(['memory', 'sqlite'] as const)('replicas, on %s', (kind) => {
     const twice = { type: 'tmpfs', target: '/x' } as const;
     const bad = { network: 'web', replicas: { count: 1, container: { image: 'shop:1', mounts: [twice, twice] } } };
     expect((await refused(services.put('shop', bad))).code).toBe('request.invalid');
-    await world.desired.networks.put('far', { driver: 'wide', subnets: [{ cidr: '10.40.0.0/24' }] });
-    expect((await refused(services.put('shop', { ...web(1), network: 'far' }))).code).toBe('request.invalid');
-    await world.desired.networks.remove('far');
-    await world.settle();
+    const placed = (placement: PlacementSpec) => ({
+      network: 'web',
+      replicas: { count: 1, container: { image: 'shop:1' }, placement },
+    });
+    const constraint = await refused(services.put('shop', placed({ constraints: ['zone==a'] })));
+    expect(constraint).toMatchObject({ code: 'request.invalid', message: expect.stringContaining('"zone==a"') });
+    const both = await refused(services.put('shop', placed({ mode: 'global', perNodeMax: 1 })));
+    expect(both.code).toBe('request.invalid');
     expect(await world.keys()).toEqual(before);
     await services.put('plain', { network: 'web' });
     expect((await refused(services.change('plain', { count: 2 }))).code).toBe('service.noreplicas');

@@ -4,10 +4,11 @@ import { systemClock as clock } from '../../clock.ts';
 import { SluiceError } from '../../errors.ts';
 import type { Container } from '../../model/container.ts';
 import type { ServiceRequest, View } from '../../model/request.ts';
+import type { PlacementSpec } from '../../model/service/placement.ts';
 import type { Service } from '../../model/service.ts';
 import { type Context, command, type FlagValues, UsageError } from '../command/command.ts';
 import { forEach } from '../command/each.ts';
-import { integer, many, one, type Reader, toggle, word } from '../command/flag.ts';
+import { integer, many, one, type Reader, text, toggle, word } from '../command/flag.ts';
 import { waitFlags, waitOf } from '../command/wait.ts';
 import { containerFlags, containerRequest } from '../container/flags.ts';
 import { detailOf, spanOf, statusText } from '../container/look.ts';
@@ -21,7 +22,31 @@ const { name, network, ip, ip6, macAddress, networkAlias, allowAddress, ifname, 
 const { interactive, tty, rm, restart, ...others } = rest;
 export const replicaFlags = { ...others, restart: { ...restart, absent: 'always' } };
 
-type ReplicaFlags = FlagValues<typeof replicaFlags> & { readonly replicas?: number };
+const readMode: Reader<'replicated' | 'global'> = (given) => {
+  if (given !== 'replicated' && given !== 'global') throw new UsageError(`"${given}" is neither replicated nor global`);
+  return given;
+};
+
+export const placementFlags = {
+  replicas: one('N', integer, 'How many containers of the image run', { absent: '1' }),
+  mode: one('replicated|global', readMode, 'So many as --replicas says, or one on every node', {
+    absent: 'replicated',
+  }),
+  constraint: many('EXPRESSION', text, 'What a node must satisfy, such as node.labels.zone==a or node.name!=host-1'),
+  replicasMaxPerNode: one('N', integer, 'At most so many on one node', { absent: 'no limit' }),
+};
+
+type ReplicaFlags = FlagValues<typeof replicaFlags> & FlagValues<typeof placementFlags>;
+
+function placementOf({ mode, constraint, replicasMaxPerNode: perNodeMax, replicas }: ReplicaFlags): PlacementSpec {
+  if (mode === 'global' && replicas !== undefined)
+    throw new UsageError('--mode global means one on every node: --replicas says otherwise');
+  return {
+    ...(mode === 'global' && { mode }),
+    ...(constraint.length > 0 && { constraints: constraint }),
+    ...(perNodeMax !== undefined && { perNodeMax }),
+  };
+}
 
 /** Undefined without an image; then nothing may be said of replicas either. */
 export function replicasOf(
@@ -30,52 +55,81 @@ export function replicasOf(
   command: readonly string[],
   env: NodeJS.ProcessEnv,
 ): ServiceRequest['replicas'] {
-  const given = (Object.keys(replicaFlags) as (keyof typeof replicaFlags)[]).find((key) => {
+  const given = (Object.keys({ ...replicaFlags, ...placementFlags }) as (keyof ReplicaFlags)[]).find((key) => {
     const value = flags[key];
     return Array.isArray(value) ? value.length > 0 : value !== undefined;
   });
-  if (image === undefined && (given || flags.replicas !== undefined))
-    throw new UsageError(`there is no image, of which ${given ? 'that' : '--replicas'} would speak`);
+  if (image === undefined && given)
+    throw new UsageError(`there is no image, of which ${given === 'replicas' ? '--replicas' : 'that'} would speak`);
   if (image === undefined) return undefined;
   const plain = { network: [], networkAlias: [], allowAddress: [] };
   const none = { name: undefined, ip: undefined, ip6: undefined, macAddress: undefined, ifname: undefined };
   const life = { gwPriority: undefined, label: undefined, interactive: undefined, tty: undefined, rm: undefined };
   const container = containerRequest({ ...flags, ...plain, ...none, ...life }, image, command, env);
-  return { count: flags.replicas ?? 1, container };
+  const placement = placementOf(flags);
+  return { count: flags.replicas ?? 1, container, ...(Object.keys(placement).length > 0 && { placement }) };
 }
 
 const WAIT_MS = 30_000;
 const LOOK_MS = 50;
+
+/** How many of its replicas are to serve, and how many of those have a node. */
+async function wantedOf(
+  services: Client['services'],
+  { id, spec }: Service,
+): Promise<{ readonly wanted: number; readonly placed: number }> {
+  const placed = (await services.assignments(id)).reduce((sum, { count }) => sum + count, 0);
+  // On every node: at least on one.
+  const wanted = spec.replicas?.placement?.mode === 'global' ? Math.max(1, placed) : (spec.replicas?.count ?? 0);
+  return { wanted, placed };
+}
+
+const NO_PLACE = 'no node satisfies the constraints, is neither drained nor silent, and has room for more';
+
+/** Of its present version, and balanced over. */
+function serves(view: View<Container>, version: number): boolean {
+  const { phase, health = 'healthy' } = detailOf(view);
+  return phase === 'running' && health === 'healthy' && view.spec.replica?.version === version;
+}
 
 /**
  * The service when all its replicas serve, and none of an earlier image is left. `wait.timeout`; `runtime.failed` when one of them cannot run.
  */
 export async function serving(
   { terminal }: Pick<Context, 'terminal'>,
-  services: Client['services'],
+  client: Pick<Client, 'services' | 'containers'>,
   made: View<Service>,
   waitMs = WAIT_MS,
 ): Promise<View<Service>> {
-  const count = made.spec.replicas?.count;
-  if (count === undefined) return made;
-  const wanted = count + made.spec.backends.length;
+  const { services } = client;
+  if (made.spec.replicas === undefined) return made;
+  const { version } = made.spec.replicas;
   const until = clock.monotonic() + waitMs;
   const look = async (): Promise<View<Service>> => {
     for (;;) {
       const view = await services.get(made.id);
-      const { replicas } = view.status?.detail ?? {};
-      if (view.status?.detail.backends === wanted && replicas === count) return view;
+      const { wanted, placed } = await wantedOf(services, view);
+      const replicas = (await replicasNow(client, made.id)).filter(
+        ({ removing, spec }) => !removing && spec.wanted === 'running',
+      );
+      const well = replicas.filter((each) => serves(each, version)).length;
+      // On a network across hosts this node need not have a part.
+      const isKnown =
+        made.owner === null || view.status?.detail.backends === wanted + (view.spec.backends.length as number);
+      if (well === wanted && replicas.length === wanted && isKnown) return view;
       const failed = troubles(view.status).find(({ type }) => type === 'ReplicaFailed');
       if (failed) throw new SluiceError('runtime.failed', `service ${made.name} is there, but ${failed.message}`);
-      if (clock.monotonic() > until)
+      if (clock.monotonic() > until) {
+        const homeless = wanted - placed > 0 ? `; ${wanted - placed} of them have no place: ${NO_PLACE}` : '';
         throw new SluiceError(
           'wait.timeout',
-          `service ${made.name} is there, but after ${waitMs / 1_000} s ${view.status?.detail.backends ?? 0} of ${wanted} serve`,
+          `service ${made.name} is there, but after ${waitMs / 1_000} s ${well} of ${wanted} replicas serve${homeless}`,
         );
+      }
       await clock.sleep(LOOK_MS);
     }
   };
-  return progress(terminal, `all ${count} replicas of ${made.name} serve`, look());
+  return progress(terminal, `all replicas of ${made.name} serve`, look());
 }
 
 const readScale: Reader<readonly [string, number]> = (given) => {
@@ -92,16 +146,17 @@ export const scale = command({
     counts: { help: 'SERVICE=N', optional: false, many: true, command: false, read: (all) => all.map(readScale) },
   },
   async run(context, flags, { counts }) {
-    const { services } = await context.client();
+    const client = await context.client();
+    const { services } = client;
     const wanted = new Map(counts);
     return forEach(context, 'scaled', [...wanted.keys()], async (ref) => {
       const view = await services.scale(ref, { count: wanted.get(ref)! }, waitOf(flags));
-      if (!flags.detach) await serving(context, services, view, flags.waitTimeout);
+      if (!flags.detach) await serving(context, client, view, flags.waitTimeout);
     });
   },
 });
 
-async function replicasNow(client: Client, ref: string): Promise<View<Container>[]> {
+async function replicasNow(client: Pick<Client, 'services' | 'containers'>, ref: string): Promise<View<Container>[]> {
   const service = await client.services.get(ref);
   const replicas = (await client.containers.list()).filter(({ spec }) => spec.replica?.service === service.id);
   return replicas.sort((a, b) => a.spec.replica!.slot - b.spec.replica!.slot);
@@ -110,6 +165,7 @@ async function replicasNow(client: Client, ref: string): Promise<View<Container>
 const columns = (now: number): readonly Column<View<Container>>[] => [
   idColumn('CONTAINER ID'),
   nameColumn,
+  { title: 'NODE', field: 'Node', of: ({ owner }) => owner ?? '' },
   { title: 'IMAGE', field: 'Image', of: ({ spec }) => spec.image, shrink: true },
   { title: 'VERSION', field: 'Version', of: ({ spec }) => String(spec.replica?.version ?? '') },
   { title: 'CREATED', field: 'Created', of: ({ createdAt }) => `${spanOf(now - Date.parse(createdAt))} ago` },
@@ -123,7 +179,11 @@ export const ps = command({
   flags: listFlags,
   args: { service: word('name or id', { of: 'service' }) },
   async run(context, flags, { service }) {
-    await printList(context, await replicasNow(await context.client(), service), columns(Date.now()), flags);
+    const client = await context.client();
+    await printList(context, await replicasNow(client, service), columns(Date.now()), flags);
+    const { wanted, placed } = await wantedOf(client.services, await client.services.get(service));
+    if (wanted > placed)
+      context.terminal.err(`sluice: warning: ${wanted - placed} of ${wanted} replicas have no place: ${NO_PLACE}\n`);
   },
 });
 
@@ -144,7 +204,12 @@ export const logs = command({
     const all = await replicasNow(client, service);
     const shown = all.filter(({ spec }) => replica.length === 0 || replica.includes(spec.replica!.slot));
     const width = Math.max(0, ...shown.map(({ name }) => name.length));
-    const print = async ({ id, name }: View<Container>): Promise<void> => {
+    const { node } = await client.version();
+    const print = async ({ id, name, owner }: View<Container>): Promise<void> => {
+      if (owner !== node) {
+        context.terminal.err(`sluice: ${name} runs on node ${owner}: its logs are to be had there\n`);
+        return;
+      }
       for await (const { time, stream, text } of client.containers.logs(id, options)) {
         const line = `${name.padEnd(width)} | ${timestamps ? `${time} ` : ''}${text}`;
         await context.terminal.write(stream, Buffer.from(line.endsWith('\n') ? line : `${line}\n`));

@@ -31,7 +31,7 @@ import {
   stateColumn,
 } from '../print/listing.ts';
 import { progress } from '../print/progress.ts';
-import { logs, ps, replicaFlags, replicasOf, scale, serving } from './replica.ts';
+import { logs, placementFlags, ps, replicaFlags, replicasOf, scale, serving } from './replica.ts';
 
 function portNumber(given: string, whole: string): number {
   const port = Number(given);
@@ -87,7 +87,7 @@ const createFlags = {
     readBackend,
     'What connections are spread over; an IPv6 address with a port in brackets',
   ),
-  replicas: one('N', integer, 'How many containers of the image run', { absent: '1' }),
+  ...placementFlags,
   networkAlias: many('NAME', text, 'A further name on the network', { also: ['--alias'] }),
   label: pairs('KEY=VALUE', 'Label'),
   quiet: toggle('Print the id instead of the name', { short: 'q' }),
@@ -128,14 +128,15 @@ const create = command({
   async run(context, flags, { image, command }) {
     const { name } = flags;
     if (name === undefined) throw new UsageError('sluice service create needs --name NAME');
-    const { services, networks } = await context.client();
+    const client = await context.client();
+    const { services, networks } = client;
     const replicas = replicasOf(flags, image, command, context.env);
     const put = (): Promise<View<Service>> => {
       const putting = services.put(name, serviceRequest(flags, replicas), { create: true, ...waitOf(flags) });
       return progress(context.terminal, `service ${name} is programmed`, putting);
     };
     const made = await (image === undefined ? put() : withImage(context, flags, image, put));
-    const view = flags.detach ? made : await serving(context, services, made, flags.waitTimeout);
+    const view = flags.detach ? made : await serving(context, client, made, flags.waitTimeout);
     context.terminal.out(`${flags.quiet ? view.id : view.name}\n`);
     warn(context, view);
     warn(context, await networks.get(view.spec.network));
@@ -156,7 +157,10 @@ async function columns(client: Client): Promise<readonly Column<View<Service>>[]
     {
       title: 'BACKENDS',
       field: 'Backends',
-      of: ({ spec, status }) => `${status?.detail.backends ?? 0}/${spec.backends.length + (spec.replicas?.count ?? 0)}`,
+      of: ({ spec, status }) =>
+        spec.replicas?.placement?.mode === 'global'
+          ? `${status?.detail.backends ?? 0}`
+          : `${status?.detail.backends ?? 0}/${spec.backends.length + (spec.replicas?.count ?? 0)}`,
     },
     stateColumn,
   ];
@@ -208,14 +212,15 @@ const update = command({
     const [backends, replicas] = [add.length > 0 || remove.length > 0, count !== undefined || image !== undefined];
     if (!backends && !replicas)
       throw new UsageError('sluice service update needs --backend-add, --backend-rm, --replicas or --image');
-    const { services } = await context.client();
+    const client = await context.client();
+    const { services } = client;
     const change = async (): Promise<View<Service>> => {
       const scaled = replicas ? await services.scale(service, { count, image }, waitOf(flags)) : undefined;
       return backends ? services.update(service, { add, remove }, waitOf(flags)) : scaled!;
     };
     const put = (): Promise<View<Service>> => progress(context.terminal, `service ${service} is programmed`, change());
     const made = await (image === undefined ? put() : withImage(context, flags, image, put));
-    const view = flags.detach || !replicas ? made : await serving(context, services, made, flags.waitTimeout);
+    const view = flags.detach || !replicas ? made : await serving(context, client, made, flags.waitTimeout);
     context.terminal.out(`${flags.quiet ? view.id : view.name}\n`);
     warn(context, view);
   },

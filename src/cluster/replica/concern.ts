@@ -17,7 +17,7 @@ export const restoreMarkPrefix = `${restorePrefix}mark/`;
 const ownedOf = (value: unknown): Owned => (typeof value === 'object' && value !== null ? (value as Owned) : {});
 
 /** Kinds of objects that a node has for itself or for the cluster. */
-const OBJECTS = ['network', 'sandbox', 'endpoint', 'service', 'container', 'volume'];
+const OBJECTS = ['network', 'sandbox', 'endpoint', 'service', 'container', 'volume', 'assignment'];
 
 /** Whether the record is about this very moment, as signs of life are: an old copy of it would be a lie, so that there is none. */
 export const isMomentary = (key: string): boolean => key.startsWith(beatPrefix);

@@ -12,6 +12,7 @@ import { signalName } from '../../model/container/signal.ts';
 import { type Container, type ContainerDetail, shiftOf } from '../../model/container.ts';
 import type { Sandbox } from '../../model/sandbox.ts';
 import { type Context, sandboxDir } from '../context.ts';
+import { withdrawFromPeers } from '../replica/leave.ts';
 import type { SandboxDetail } from '../sandbox.ts';
 import { Attachers } from './attacher.ts';
 import { decide, EXIT_UNSEEN, placeOf } from './decide.ts';
@@ -229,6 +230,7 @@ export class ContainerController {
     const graceMs = spec.stopWithinMs ?? spec.stopTimeoutMs;
     this.#place(container, this.#context.tracker.detail<ContainerDetail>('container', id));
     await this.#hooks.leaving(container);
+    await withdrawFromPeers(this.#context, container);
     memory.stop(graceMs, kill);
     if (graceMs > 0) await runtime.kill(id, signal);
   }

@@ -4,9 +4,10 @@
  */
 
 import { replicaName } from '../../desired/service/replica.ts';
-import { type SluiceError, toSluiceError } from '../../errors.ts';
+import { SluiceError, toSluiceError } from '../../errors.ts';
 import { fault } from '../../fault.ts';
 import type { Container, ContainerDetail } from '../../model/container.ts';
+import type { Endpoint } from '../../model/endpoint.ts';
 import type { BackendSpec, ReplicaSpec, Service } from '../../model/service.ts';
 import { placeOf } from '../container/decide.ts';
 import type { Context } from '../context.ts';
@@ -14,25 +15,42 @@ import { Loop } from '../loop.ts';
 import type { World } from '../world.ts';
 import { planReplicas, type ReplicaFacts } from './plan.ts';
 
+/** How long the image of a replica may take to come, milliseconds. */
+const PULL_MS = 600_000;
+
 /** The service with its replicas among its backends. */
-export function withReplicas(world: Pick<World, 'replicasOf'>, service: Service): Service {
+export function withReplicas(world: Pick<World, 'replicasOf' | 'peersOfNetwork'>, service: Service): Service {
   if (!service.spec.replicas) return service;
-  const replicas = world.replicasOf(service.id).map(({ spec }): BackendSpec => ({ sandbox: spec.sandbox }));
+  const replicas = [...world.replicasOf(service.id), ...peersOf(world, service)].map(
+    ({ spec }): BackendSpec => ({ sandbox: spec.sandbox }),
+  );
   return { ...service, spec: { ...service.spec, backends: [...service.spec.backends, ...replicas] } };
 }
+
+/** Other nodes' replicas of the service, as far as this node follows its network. */
+const peersOf = (world: Pick<World, 'peersOfNetwork'>, { id, spec }: Service): Endpoint[] =>
+  [...world.peersOfNetwork(spec.network).values()].filter((peer) => peer.spec.replica?.service === id);
+
+/** Whether what another node has there is balanced over: a replica when its node says so. */
+export const peerServes = ({ removing, spec }: Endpoint): boolean =>
+  !removing && (spec.replica === undefined || spec.serving === true);
 
 /** How many of its present version are balanced over; nothing of a service that has none. */
 export function servingReplicas(
   { world, tracker }: Pick<Context, 'world' | 'tracker'>,
-  { id, spec }: Service,
+  service: Service,
 ): { readonly replicas?: number } {
+  const { id, spec } = service;
   if (!spec.replicas) return {};
   const { version } = spec.replicas;
+  const peers = peersOf(world, service).filter(
+    (peer) => peer.spec.replica?.version === version && peerServes(peer) && world.takesConnections(peer.owner),
+  );
   const serving = world.replicasOf(id).filter((container) => {
     const detail = tracker.detail<ContainerDetail>('container', container.id);
     return container.spec.replica?.version === version && placeOf(container.spec, detail).serving;
   });
-  return { replicas: serving.length };
+  return { replicas: serving.length + peers.length };
 }
 
 /** Looks at a service's replicas whenever they or the service change. */
@@ -68,7 +86,8 @@ class ReplicaController {
     }
     const { spec } = service;
     if (!spec.replicas && replicas.length === 0) return;
-    const count = service.removing ? 0 : (spec.replicas?.count ?? 0);
+    const count = service.removing || !spec.replicas ? 0 : world.assigned(serviceId);
+    await this.#announce(service, replicas);
     const plan = planReplicas(
       count,
       spec.replicas?.version ?? 0,
@@ -92,9 +111,45 @@ class ReplicaController {
   async #create({ id, name, spec }: Service, replicas: ReplicaSpec, slot: number): Promise<void> {
     const { container, version, imageId } = replicas;
     const request = { ...container, networks: [{ network: spec.network }], start: true };
+    await this.#fetch(container.image, imageId);
     const replica = { service: id, slot, version };
     await this.#context.desired.containers.put(replicaName(name, slot), request, { create: true, replica, imageId });
     fault('replica.stored');
+  }
+
+  /** The image on a node that has never had it: pulled by the name that the service was made with. */
+  async #fetch(name: string, imageId: string): Promise<void> {
+    const { images, clock, logger } = this.#context;
+    if (await images.get(imageId)) return;
+    const late = new AbortController();
+    const timer = clock.after(PULL_MS, () => late.abort(new Error(`not pulled within ${PULL_MS / 1_000} s`)));
+    try {
+      logger.info({ image: name }, 'pulling the image of a replica');
+      const { id } = await images.pull(name, { signal: late.signal });
+      if (id !== imageId)
+        throw new SluiceError(
+          'image.notfound',
+          `${name} is another image (${id}) by now than the service's (${imageId})`,
+          {
+            image: name,
+          },
+        );
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  /** Tells other nodes which replicas are balanced over. */
+  async #announce({ spec }: Service, replicas: readonly Container[]): Promise<void> {
+    const { world, tracker, desired } = this.#context;
+    if (world.networks.get(spec.network)?.spec.scope !== 'global') return;
+    for (const container of replicas) {
+      const detail = tracker.detail<ContainerDetail>('container', container.id);
+      const serving = !container.removing && placeOf(container.spec, detail).serving;
+      for (const endpoint of world.endpointsOfSandbox(container.spec.sandbox))
+        if (!endpoint.removing && (endpoint.spec.serving ?? false) !== serving)
+          await desired.endpoints.serve(endpoint.id, serving);
+    }
   }
 
   #facts(container: Container): ReplicaFacts {

@@ -6,7 +6,7 @@ import type { Clock, Timer } from '../../clock.ts';
 import type { NameRecord } from '../../contracts/names.ts';
 import { placeOfSandbox } from '../container/place.ts';
 import type { Context } from '../context.ts';
-import { withReplicas } from '../replica/replica.ts';
+import { peerServes, withReplicas } from '../replica/replica.ts';
 import type { View, Views } from '../view.ts';
 import { mergeViews, type NetworkNames, namesOfNetwork } from './record.ts';
 
@@ -83,6 +83,8 @@ export class NameController {
     if (known) return known;
     const { world, tracker } = this.#context;
     const network = world.networks.get(networkId);
+    const peers = [...world.peersOfNetwork(networkId).values()];
+    const idle = new Set(peers.filter((peer) => !peerServes(peer)).map(({ spec }) => spec.sandbox));
     const made: NetworkNames = network
       ? namesOfNetwork(
           network,
@@ -95,9 +97,7 @@ export class NameController {
                   tracker.isReady('endpoint', endpoint.id) &&
                   placeOfSandbox(this.#context, endpoint.spec.sandbox).named,
               ),
-            ...[...world.peersOfNetwork(networkId).values()].filter(
-              ({ removing, owner }) => !removing && world.serves(owner),
-            ),
+            ...peers.filter(({ removing, owner }) => !removing && world.serves(owner)),
           ],
           // Another node's sandbox is known by its endpoint alone.
           ({ name, spec }) => world.sandboxes.get(spec.sandbox)?.name ?? name.slice(0, -network.name.length - 1),
@@ -107,7 +107,7 @@ export class NameController {
                 service.spec.network === networkId && !service.removing && tracker.isReady('service', service.id),
             )
             .map((service) => withReplicas(world, service)),
-          (id) => placeOfSandbox(this.#context, id).serving,
+          (id) => !idle.has(id) && placeOfSandbox(this.#context, id).serving,
         )
       : { records: new Map<string, NameRecord>(), reverse: new Map<string, string>() };
     this.#networks.set(networkId, made);

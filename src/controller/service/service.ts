@@ -8,7 +8,7 @@ import { fault } from '../../fault.ts';
 import type { Service } from '../../model/service.ts';
 import { placeOfSandbox } from '../container/place.ts';
 import type { Context } from '../context.ts';
-import { servingReplicas, withReplicas } from '../replica/replica.ts';
+import { peerServes, servingReplicas, withReplicas } from '../replica/replica.ts';
 import type { Spaces } from '../spaces.ts';
 import type { View, Views } from '../view.ts';
 import { endpointOfKey, type PlannedSet, planService } from './balance.ts';
@@ -136,7 +136,7 @@ export class ServiceController {
             tracker.isReady('endpoint', endpoint.id) &&
             placeOfSandbox(this.#context, endpoint.spec.sandbox).serving,
         ),
-      ...[...world.peersOfNetwork(service.spec.network).values()].filter(({ removing }) => !removing),
+      ...[...world.peersOfNetwork(service.spec.network).values()].filter(peerServes),
     ].filter(({ owner }) => world.takesConnections(owner));
     const next: Programmed[] = [];
     for (const planned of planService(withReplicas(world, service), endpoints)) {
@@ -211,8 +211,17 @@ export class ServiceController {
     await desired.numbers.release('set', planned.key);
   }
 
+  /** Other nodes' too, but for those that are lost: theirs go when they are back. */
+  async #hasReplicas({ id, owner, spec }: Service): Promise<boolean> {
+    const { desired, world } = this.#context;
+    if (world.replicasOf(id).length > 0) return true;
+    if (owner !== null || !spec.replicas) return false;
+    const all = await desired.containers.list();
+    return all.some((container) => container.spec.replica?.service === id && world.serves(container.owner));
+  }
+
   async #remove(service: Service): Promise<void> {
-    const { desired, tracker, world } = this.#context;
+    const { desired, tracker } = this.#context;
     // After a restart nothing is remembered: the plan says what there may be.
     const programmed = this.#programmed.get(service.id) ?? [];
     const sets = new Map(programmed.map((one) => [one.planned.key, one]));
@@ -224,7 +233,7 @@ export class ServiceController {
     this.#programmed.delete(service.id);
     fault('service.withdrawn');
     // The last of its replicas to go triggers this again.
-    if (world.replicasOf(service.id).length > 0) return;
+    if (await this.#hasReplicas(service)) return;
     await desired.services.forget(service);
     tracker.forget('service', service.id);
   }

@@ -154,7 +154,7 @@ export class Containers {
     options: ContainerPutOptions,
   ): Promise<Container> {
     return undoing(async (undo) => {
-      const made = await this.#sandboxes.planning(name, sandboxRequest(request), undo);
+      const made = await this.#sandboxes.planning(name, sandboxRequest(request), undo, options.replica);
       const anonymous = new Set<string>();
       const spec = specOf(name, request, image, made.sandbox.id, () => {
         const volume = hexId(this.#parts.clock.random(16));

@@ -2,6 +2,7 @@
 import type { Image } from '../../contracts/image.ts';
 import { SluiceError } from '../../errors.ts';
 import type { ReplicaTemplate } from '../../model/container/request.ts';
+import { type PlacementSpec, readConstraint } from '../../model/service/placement.ts';
 import type { ReplicaSpec } from '../../model/service.ts';
 import { specOf } from '../container/spec.ts';
 import { sameJson } from '../records.ts';
@@ -18,14 +19,14 @@ const NAME_MAX = 63 - '-1024'.length;
  */
 export function replicasOf(
   service: string,
-  request: { readonly count: number; readonly container: ReplicaTemplate },
+  request: { readonly count: number; readonly container: ReplicaTemplate; readonly placement?: PlacementSpec },
   image: Image,
   before?: ReplicaSpec,
 ): ReplicaSpec {
-  const { count } = request;
+  const { count, placement } = request;
   const container = { ...request.container, restart: request.container.restart ?? { name: 'always' as const } };
-  if (!Number.isInteger(count) || count < 0 || count > BACKENDS_MAX)
-    throw new SluiceError('request.invalid', `${count} is not a number of replicas up to ${BACKENDS_MAX}`, { count });
+  checkCount(count);
+  checkPlacement(placement);
   if (service.length > NAME_MAX)
     throw new SluiceError('request.invalid', `the name of a service with replicas has at most ${NAME_MAX} characters`, {
       name: service,
@@ -34,5 +35,28 @@ export function replicasOf(
   specOf(replicaName(service, 1), container, image, '', () => 'volume');
   const imageId = image.id;
   const same = before && sameJson([before.container, before.imageId], [container, imageId]);
-  return { count, container, imageId, version: same ? before.version : (before?.version ?? 0) + 1 };
+  return { count, container, imageId, placement, version: same ? before.version : (before?.version ?? 0) + 1 };
+}
+
+/** `request.invalid`, also for a number where every node has one. */
+export function checkCount(count: number, placement?: PlacementSpec): void {
+  if (placement?.mode === 'global')
+    throw new SluiceError(
+      'request.invalid',
+      'a service in mode global has one replica on every node, not a number of them',
+    );
+  if (!Number.isInteger(count) || count < 0 || count > BACKENDS_MAX)
+    throw new SluiceError('request.invalid', `${count} is not a number of replicas up to ${BACKENDS_MAX}`, { count });
+}
+
+function checkPlacement({ mode, constraints = [], perNodeMax }: PlacementSpec = {}): void {
+  for (const constraint of constraints)
+    if (!readConstraint(constraint))
+      throw new SluiceError(
+        'request.invalid',
+        `"${constraint}" is no constraint such as node.labels.zone==a or node.name!=host-1`,
+        { constraint },
+      );
+  if (mode === 'global' && perNodeMax !== undefined)
+    throw new SluiceError('request.invalid', 'mode global and a limit of replicas on a node exclude each other');
 }

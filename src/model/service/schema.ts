@@ -4,10 +4,21 @@ import { replicaTemplate } from '../container/schema.ts';
 import type { BackendRequest, BackendsRequest, ReplicasRequest, ServiceRequest } from '../request.ts';
 import { address, id, labels, name, port, ref, type Shape, view } from '../schema.ts';
 import type { ReplicaSpec, Service, ServicePort } from '../service.ts';
+import type { AssignmentAnswer, PlacementSpec } from './placement.ts';
 
 const text = z.string();
 /** As many as backends. */
 const replicaCount = z.int().min(0).max(1024).openapi({ description: 'How many are to run.' });
+
+const placement = z.strictObject({
+  mode: z.literal('global').optional().openapi({ description: 'One on every node that fits, whatever the count.' }),
+  constraints: z
+    .array(z.string().min(1).max(512))
+    .max(32)
+    .optional()
+    .openapi({ description: 'What a node must satisfy.', example: ['node.labels.zone==a'] }),
+  perNodeMax: z.int().min(1).max(1024).optional().openapi({ description: 'At most so many on one node.' }),
+} satisfies Shape<PlacementSpec>);
 
 const backendRequest: z.ZodType<BackendRequest> = z
   .union(
@@ -41,9 +52,11 @@ export const serviceRequest = z
       .openapi({ description: 'Absent: every port of the VIP maps to the same backend port.' }),
     backends: backends.optional(),
     replicas: z
-      .strictObject({ count: replicaCount, container: replicaTemplate } satisfies Shape<
-        NonNullable<ServiceRequest['replicas']>
-      >)
+      .strictObject({
+        count: replicaCount,
+        container: replicaTemplate,
+        placement: placement.optional(),
+      } satisfies Shape<NonNullable<ServiceRequest['replicas']>>)
       .optional()
       .openapi({ description: 'Containers to run, all alike, and to balance over.' }),
     aliases: z.array(name).max(32).optional().openapi({ description: 'Further DNS names.' }),
@@ -89,8 +102,13 @@ export const serviceView = view<Service>(
         container: replicaTemplate,
         imageId: text,
         version: z.int(),
+        placement: placement.optional(),
       } satisfies Shape<ReplicaSpec>)
       .optional(),
     aliases: z.array(text),
   } satisfies Shape<Service['spec']>),
 );
+
+export const assignmentAnswer: z.ZodType<AssignmentAnswer> = z
+  .strictObject({ node: text, count: z.int() } satisfies Shape<AssignmentAnswer>)
+  .openapi('Assignment');

@@ -1,0 +1,272 @@
+/**
+ * The scheduler: of all nodes one holds the session `scheduler`, looks at services, nodes and assignments, and writes which node runs how many
+ * replicas of what. Its writes carry the session, so that one that was thought dead cannot undo its successor's. A single host is a cluster of one.
+ */
+import { type Clock, withTimeLimit } from '../../clock.ts';
+import type { Entry, Op, Session, Store } from '../../contracts/store.ts';
+import { Records } from '../../desired/records.ts';
+import { isSluiceError, SluiceError, toSluiceError } from '../../errors.ts';
+import type { Logger } from '../../log.ts';
+import { clusterTopic, nodeTopic, objectKey, objectPrefix, placementTopic } from '../../model/keys.ts';
+import type { Node, NodeState } from '../../model/node.ts';
+import type { Obj } from '../../model/object.ts';
+import type { Assignment } from '../../model/service/placement.ts';
+import type { Service } from '../../model/service.ts';
+import { type PlacementNode, planPlacement } from './plan.ts';
+
+export interface SchedulerOptions {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly node: string;
+  /** How long the session lasts without renewal, milliseconds. */
+  readonly ttlMs: number;
+  /** How long a node has been lost before its replicas start elsewhere, milliseconds. */
+  readonly graceMs: number;
+  /** Judged by this node. */
+  readonly stateOf: (node: string) => NodeState;
+}
+
+/** Looks at the nodes' states, and renewals, in a session's time. */
+const TURNS = 6;
+/** News are gathered for so long, milliseconds. */
+const GATHER_MS = 5;
+/** Everything is looked at again at least so often, milliseconds. */
+const REVIEW_MS = 10_000;
+/** Pause before a watch that broke is begun anew, milliseconds. */
+const REWATCH_MS = 500;
+
+export class Scheduler {
+  readonly #options: SchedulerOptions;
+  readonly #records: Records<'assignment', Assignment>;
+  readonly #stop = new AbortController();
+  /** Since when each node has been lost, by the monotonic clock. */
+  readonly #lost = new Map<string, number>();
+  #running: Promise<void> | undefined;
+  #session: Session | undefined;
+  #news = false;
+  #wake: (() => void) | undefined;
+  #complained = false;
+
+  constructor(options: SchedulerOptions) {
+    this.#options = options;
+    this.#records = new Records('assignment', options, ({ id }) => `name/assignment/${id}`);
+  }
+
+  /** Whether it is this node that decides. */
+  get leads(): boolean {
+    return this.#session?.alive ?? false;
+  }
+
+  /** Begins in the background. */
+  start(): void {
+    this.#running = this.#run();
+  }
+
+  /** Ends its session, so that another node need not wait for its end. */
+  async stop(): Promise<void> {
+    this.#stop.abort(new SluiceError('daemon.stopping', 'the daemon is stopping'));
+    this.#wake?.();
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    const { store, ttlMs } = this.#options;
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      try {
+        this.#session = await this.#limited(store.session('scheduler', ttlMs), 'the session of the scheduler');
+        this.#complained = false;
+        await this.#lead(this.#session);
+      } catch (error) {
+        // Another node has it, or has it by now.
+        if (!isSluiceError(error, 'store.conflict', 'store.fenced')) this.#complain(error);
+      }
+      const ending = this.#session;
+      this.#session = undefined;
+      if (ending) await this.#limited(ending.end(), 'the end of a session').catch((error) => this.#complain(error));
+      await this.#pause(ttlMs / TURNS);
+    }
+  }
+
+  async #lead(session: Session): Promise<void> {
+    const { clock, logger, ttlMs } = this.#options;
+    const over = new AbortController();
+    const watching = this.#watch(over.signal);
+    logger.info({ epoch: session.epoch }, 'this node places replicas');
+    let states = '';
+    let reviewedMs = Number.NEGATIVE_INFINITY;
+    let renewedMs = clock.monotonic();
+    try {
+      while (!this.#stop.signal.aborted) {
+        if (clock.monotonic() - renewedMs >= ttlMs / TURNS) {
+          await this.#limited(session.renew(), 'the renewal of a session');
+          renewedMs = clock.monotonic();
+        }
+        const seen = await this.#states();
+        const isDue = this.#news || seen !== states || clock.monotonic() - reviewedMs >= REVIEW_MS;
+        if (isDue) {
+          this.#news = false;
+          await this.#limited(this.#pass(session), 'the placement of replicas');
+          states = seen;
+          reviewedMs = clock.monotonic();
+        }
+        if (!this.#news) await this.#pause(ttlMs / TURNS);
+        else await this.#pause(GATHER_MS);
+      }
+    } finally {
+      over.abort();
+      this.#wake?.();
+      await watching;
+    }
+  }
+
+  /** Notes who is lost; a text that differs when something about that does. */
+  async #states(): Promise<string> {
+    const { store, clock, stateOf, graceMs } = this.#options;
+    const now = clock.monotonic();
+    const { items } = await this.#limited(store.list<Node>(objectPrefix('node')), 'a look at the nodes');
+    const names = new Set(items.map(({ value }) => value.name));
+    for (const name of this.#lost.keys()) if (!names.has(name)) this.#lost.delete(name);
+    for (const name of names) {
+      if (stateOf(name) !== 'lost') this.#lost.delete(name);
+      else if (!this.#lost.has(name)) this.#lost.set(name, now);
+    }
+    return [...names]
+      .sort()
+      .map((name) => `${name} ${stateOf(name)} ${now - (this.#lost.get(name) ?? now) >= graceMs}`)
+      .join();
+  }
+
+  async #pass(session: Session): Promise<void> {
+    const { store } = this.#options;
+    const list = async <O extends Obj>(kind: O['kind']): Promise<O[]> =>
+      (await store.list<O>(objectPrefix(kind))).items.map(({ value, revision }: Entry<O>) => ({ ...value, revision }));
+    const assignments = await list<Assignment>('assignment');
+    const services = (await list<Service>('service')).filter(({ spec, removing }) => spec.replicas && !removing);
+    const nodes = await list<Node>('node');
+    const loads = new Map<string, number>();
+    const add = (name: string, count: number): unknown => loads.set(name, (loads.get(name) ?? 0) + count);
+    for (const { owner, spec } of assignments) add(owner!, spec.count);
+    const known = new Set(services.map(({ id }) => id));
+    const orphans = assignments.filter(({ spec }) => !known.has(spec.service));
+    await this.#write(session, orphans.map(removal), orphans);
+    for (const service of services) {
+      const its = assignments.filter(({ spec }) => spec.service === service.id);
+      await this.#place(session, service, its, nodes, loads, add);
+    }
+  }
+
+  async #place(
+    session: Session,
+    { id, name, owner, spec }: Service,
+    assignments: readonly Assignment[],
+    nodes: readonly Node[],
+    loads: ReadonlyMap<string, number>,
+    add: (node: string, count: number) => unknown,
+  ): Promise<void> {
+    const { logger } = this.#options;
+    const { count, placement } = spec.replicas!;
+    const fit = nodes.filter((node) => (owner === null ? node.spec.vtep !== undefined : node.name === owner));
+    const current = new Map(assignments.map((each) => [each.owner!, each.spec.count]));
+    const { counts, missing } = planPlacement(
+      { ...placement, count },
+      fit.map((node) => this.#facts(node, loads.get(node.name) ?? 0)),
+      current,
+    );
+    const ops: Op[] = [];
+    const touched: { readonly owner: string | null }[] = [];
+    for (const assignment of assignments) {
+      const wanted = counts.get(assignment.owner!) ?? 0;
+      if (wanted === assignment.spec.count) continue;
+      ops.push(
+        wanted === 0 ? removal(assignment) : this.#records.change(assignment, { spec: { service: id, count: wanted } }),
+      );
+      touched.push(assignment);
+      add(assignment.owner!, wanted - assignment.spec.count);
+    }
+    for (const [node, wanted] of counts) {
+      if (current.has(node)) continue;
+      const fresh = this.#records.fresh(this.#records.newId(), name, node, {}, { service: id, count: wanted });
+      ops.push({ op: 'put', key: objectKey('assignment', fresh.id), value: fresh, expect: 0 });
+      touched.push(fresh);
+      add(node, wanted);
+    }
+    if (ops.length === 0) return;
+    await this.#write(session, ops, touched);
+    logger.info({ service: name, counts: Object.fromEntries(counts), missing }, 'replicas placed');
+  }
+
+  #facts({ id, name, labels, spec }: Node, load: number): PlacementNode {
+    const { clock, stateOf, graceMs } = this.#options;
+    const since = this.#lost.get(name);
+    const givenUp = since !== undefined && clock.monotonic() - since >= graceMs;
+    return { id, name, labels, state: stateOf(name), givenUp, drained: spec.availability === 'drained', load };
+  }
+
+  async #write(
+    session: Session,
+    ops: readonly Op[],
+    touched: readonly { readonly owner: string | null }[],
+  ): Promise<void> {
+    if (ops.length === 0) return;
+    const topics = [...new Set(touched.map(({ owner }) => nodeTopic(owner!)))];
+    await this.#options.store.transact(ops, { topics, session, actor: `scheduler on ${this.#options.node}` });
+  }
+
+  /** Wakes it when a service or a node changes. */
+  async #watch(signal: AbortSignal): Promise<void> {
+    const { store, clock, logger } = this.#options;
+    while (!signal.aborted) {
+      try {
+        const from = await store.transact([]);
+        this.#note();
+        for await (const event of store.watch([clusterTopic, placementTopic], from, signal)) {
+          const isOurs =
+            event.type === 'relist' || event.change.entries.some(({ key }) => /^(?:service|node)\//.test(key));
+          if (isOurs) this.#note();
+        }
+      } catch (error) {
+        if (signal.aborted) return;
+        logger.warn({ err: toSluiceError(error).message }, 'the watch of the scheduler broke, beginning anew');
+      }
+      if (signal.aborted) return;
+      await clock.sleep(REWATCH_MS, signal).catch(() => undefined);
+    }
+  }
+
+  #note(): void {
+    this.#news = true;
+    this.#wake?.();
+  }
+
+  /** Until then, or until there is news, or the end. */
+  async #pause(ms: number): Promise<void> {
+    if (this.#stop.signal.aborted) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = this.#options.clock.after(ms, resolve);
+    this.#wake = resolve;
+    await promise;
+    timer.cancel();
+    this.#wake = undefined;
+  }
+
+  #limited<T>(work: Promise<T>, what: string): Promise<T> {
+    const { clock, ttlMs } = this.#options;
+    const late = () => new SluiceError('store.unavailable', `${what} took longer than ${ttlMs} ms`);
+    return withTimeLimit(clock, ttlMs, work, late);
+  }
+
+  /** Once until it goes well again. */
+  #complain(error: unknown): void {
+    const { code, message } = toSluiceError(error);
+    if (!this.#complained) this.#options.logger.warn({ code, err: message }, 'replicas are not placed at the moment');
+    this.#complained = true;
+  }
+}
+
+const removal = ({ id, revision }: Assignment): Op => ({
+  op: 'delete',
+  key: objectKey('assignment', id),
+  expect: revision,
+});
