@@ -47,6 +47,9 @@ export class ClusterNode {
   readonly kernel: Kernel;
   readonly desired: Desired;
   readonly names = new Names();
+  readonly images = createFakeImages();
+  /** Outlives the controllers, as a host's containers outlive its daemon. */
+  readonly runtime = createFakeRuntime({ clock });
   world!: World;
   tracker!: Tracker;
   readonly #store: Store;
@@ -71,7 +74,7 @@ export class ClusterNode {
       node: host.name,
       drivers: { get: () => this.#driver, names: () => ['overlay'] },
       ipams: this.#ipams,
-      images: createFakeImages(),
+      images: this.images,
       hostPrefixes: async () => (await store.list<Node>('node/')).items.flatMap(({ value }) => value.spec.hostRoutes),
     });
     for (const dir of ['netns', 'sandbox']) mkdirSync(join(host.runDir, dir), { recursive: true });
@@ -99,8 +102,8 @@ export class ClusterNode {
       kernel: this.kernel,
       dataplane,
       names: this.names,
-      runtime: createFakeRuntime({ clock }),
-      images: createFakeImages(),
+      runtime: this.runtime,
+      images: this.images,
       desired: this.desired,
       drivers: { get: () => this.#driver },
       world: this.world,

@@ -71,7 +71,7 @@ export function replicasOf(
 }
 
 const WAIT_MS = 30_000;
-const LOOK_MS = 50;
+const LOOK_MS = 100;
 
 /** How many of its replicas are to serve, and how many of those have a node. */
 async function wantedOf(
@@ -109,13 +109,12 @@ export async function serving(
     for (;;) {
       const view = await services.get(made.id);
       const { wanted, placed } = await wantedOf(services, view);
-      const replicas = (await replicasNow(client, made.id)).filter(
+      const replicas = (await replicasNow(client, made)).filter(
         ({ removing, spec }) => !removing && spec.wanted === 'running',
       );
       const well = replicas.filter((each) => serves(each, version)).length;
       // On a network across hosts this node need not have a part.
-      const isKnown =
-        made.owner === null || view.status?.detail.backends === wanted + (view.spec.backends.length as number);
+      const isKnown = made.owner === null || view.status?.detail.backends === wanted + view.spec.backends.length;
       if (well === wanted && replicas.length === wanted && isKnown) return view;
       const failed = troubles(view.status).find(({ type }) => type === 'ReplicaFailed');
       if (failed) throw new SluiceError('runtime.failed', `service ${made.name} is there, but ${failed.message}`);
@@ -156,9 +155,8 @@ export const scale = command({
   },
 });
 
-async function replicasNow(client: Pick<Client, 'services' | 'containers'>, ref: string): Promise<View<Container>[]> {
-  const service = await client.services.get(ref);
-  const replicas = (await client.containers.list()).filter(({ spec }) => spec.replica?.service === service.id);
+async function replicasNow({ containers }: Pick<Client, 'containers'>, { id }: Service): Promise<View<Container>[]> {
+  const replicas = (await containers.list()).filter(({ spec }) => spec.replica?.service === id);
   return replicas.sort((a, b) => a.spec.replica!.slot - b.spec.replica!.slot);
 }
 
@@ -180,8 +178,9 @@ export const ps = command({
   args: { service: word('name or id', { of: 'service' }) },
   async run(context, flags, { service }) {
     const client = await context.client();
-    await printList(context, await replicasNow(client, service), columns(Date.now()), flags);
-    const { wanted, placed } = await wantedOf(client.services, await client.services.get(service));
+    const object = await client.services.get(service);
+    await printList(context, await replicasNow(client, object), columns(Date.now()), flags);
+    const { wanted, placed } = await wantedOf(client.services, object);
     if (wanted > placed)
       context.terminal.err(`sluice: warning: ${wanted - placed} of ${wanted} replicas have no place: ${NO_PLACE}\n`);
   },
@@ -201,7 +200,7 @@ export const logs = command({
   args: { service: word('name or id', { of: 'service' }) },
   async run(context, { timestamps, replica, ...options }, { service }) {
     const client = await context.client();
-    const all = await replicasNow(client, service);
+    const all = await replicasNow(client, await client.services.get(service));
     const shown = all.filter(({ spec }) => replica.length === 0 || replica.includes(spec.replica!.slot));
     const width = Math.max(0, ...shown.map(({ name }) => name.length));
     const { node } = await client.version();
