@@ -69,7 +69,7 @@ describe('run', () => {
     });
     expect((await run('busybox', 'nosuch')).code).toBe(127);
     expect((await run('busybox', '/etc/passwd')).code).toBe(126);
-    expect((await run('nosuch:1', 'true')).code).toBe(125);
+    expect((await run('--pull', 'never', 'nosuch:1', 'true')).code).toBe(125);
     expect((await run('-v', '/nosuch/folder:/x', 'busybox', 'true')).code).toBe(125);
     expect((await run('-u', 'nobody-here', 'busybox', 'true')).code).toBeGreaterThanOrEqual(125);
     const piped = await host.sluice(['run', '--rm', '-i', '--network', 'none', 'busybox', 'wc', '-c'], {
