@@ -57,15 +57,17 @@ const Settings = z.strictObject({
   advertise: z.union([z.ipv4(), z.ipv6()]).optional(),
   /** Address or interface that overlay packets leave and enter by; default: `advertise`. */
   dataPathAddr: z.string().min(1).optional(),
+  /** Address on which ports are published that have none of their own; default: all, but the loopback where a firewall keeps strangers out. */
+  publishAddress: z.union([z.ipv4(), z.ipv6()]).optional(),
   /** UDP port of VXLAN, the same on every node. */
   vxlanPort: z.int().min(1).max(65535).default(4789),
-  /** Beside Docker: keep two accepts for our bridges at the head of its chain DOCKER-USER. */
   /** Registry → bases that pulls ask before it: `{"docker.io": ["https://mirror.example"]}`. */
   registryMirrors: z.record(z.string(), z.array(z.url({ protocol: /^https?$/ }))).default({}),
   /** `HOST[:PORT]` of registries whose certificate is not checked and that may speak plain HTTP. Those on loopback are. */
   insecureRegistries: z.array(z.string()).default([]),
   /** Folder with `HOST[:PORT]/*.crt`: authorities that are trusted for that registry beside the system's. */
   registryCertificates: z.string().startsWith('/').default('/etc/sluice/certs.d'),
+  /** Beside Docker: keep two accepts for our bridges at the head of its chain DOCKER-USER. */
   manageDockerUser: z.boolean().default(false),
 });
 

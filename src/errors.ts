@@ -60,6 +60,12 @@ export const ERROR_CODES = {
   'image.damaged': [500, 'The index of the images on disk cannot be read.'],
   'container.running': [409, 'The container runs; it must be stopped first.'],
   'container.stopped': [409, 'The container does not run.'],
+  'port.inuse': [409, 'The port of the host is taken; the message says by whom.'],
+  'port.address': [400, 'The host has no such address to publish a port on.'],
+  'port.unreachable': [
+    409,
+    'The container is on no network through which the host could reach a published port of it.',
+  ],
   'runtime.spec': [
     400,
     'What was asked for makes no container: a limit, capability, mount, device or user that cannot be.',

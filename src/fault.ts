@@ -34,6 +34,7 @@ export const FAULT_POINTS = [
   'container.stored',
   'container.mounted',
   'container.created',
+  'container.published',
   'container.started',
   'container.deleted',
   'container.released',

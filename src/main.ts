@@ -19,6 +19,7 @@ import { createStreams } from './api/container/stream.ts';
 import { Scrape } from './api/metrics.ts';
 import { createApi, createMetricsApp, serve, serveTcp } from './api/server.ts';
 import { createEbpfDataplane } from './balancer/ebpf.ts';
+import { createNftPublisher } from './balancer/nft/nft.ts';
 import { type Clock, systemClock, withTimeLimit } from './clock.ts';
 import { Membership } from './cluster/membership.ts';
 import { Nodes } from './cluster/nodes.ts';
@@ -100,6 +101,7 @@ async function main(): Promise<void> {
     logger,
   });
   await dataplane.start();
+  const publisher = createNftPublisher({ kernel, instance, runDir });
 
   const names = createNameServer({ clock, logger, resolvers: config.dns });
   const underlay = (): Underlay => findUnderlay(kernel.host.netlink, config);
@@ -145,6 +147,7 @@ async function main(): Promise<void> {
     drivers: registryOfDrivers,
     ipams,
     images,
+    ports: kernel.ports,
     hostPrefixes,
   });
   await raiseFloors(desired, dataplane);
@@ -160,6 +163,7 @@ async function main(): Promise<void> {
     cgroupBase,
     kernel,
     dataplane,
+    publisher,
     names,
     runtime,
     images,
@@ -178,6 +182,7 @@ async function main(): Promise<void> {
     ipams,
     underlay,
     manageDockerUser: config.manageDockerUser,
+    publishAddress: config.publishAddress,
     auditMs: config.auditSeconds * 1_000,
     statuses,
   });
@@ -292,6 +297,7 @@ async function main(): Promise<void> {
     await images.close();
     await names.close();
     dataplane.close();
+    publisher.close();
     await store.close();
     kernel[Symbol.dispose]();
     rmSync(pidFile, { force: true });

@@ -1,6 +1,6 @@
 /**
- * The balancer and the guards as the kernel runs them. Two forms: eBPF (src/balancer/ebpf) and, for published ports later,
- * nftables; one conformance suite. A form owns every BPF hook it uses. All verbs are idempotent; what was programmed goes on
+ * The balancer and the guards as the kernel runs them, in eBPF; published ports have an nftables form with a contract of its own
+ * (publisher.ts). A form owns every BPF hook it uses. All verbs are idempotent; what was programmed goes on
  * while the daemon is dead; `start` adopts what an earlier life pinned and never rebuilds what is right.
  *
  * Numbers are 32-bit, persisted by the caller before use and never used again for something else.
@@ -10,7 +10,7 @@ import type { Namespace } from './kernel.ts';
 export type FrontendProtocol = 'tcp' | 'udp';
 
 export interface DataplaneCapabilities {
-  readonly form: 'ebpf' | 'nft';
+  readonly form: 'ebpf';
   readonly connectTime: boolean;
   readonly antiSpoof: boolean;
   readonly dnsHandover: boolean;
@@ -72,7 +72,7 @@ export interface SetCounters {
 
 /** A thing that was not as it should be and was put right. */
 export interface Repair {
-  readonly object: 'sandbox' | 'endpoint' | 'frontend' | 'backends' | 'hook' | 'program';
+  readonly object: 'sandbox' | 'endpoint' | 'frontend' | 'backends' | 'hook' | 'program' | 'published';
   readonly id: string;
   readonly what: string;
 }

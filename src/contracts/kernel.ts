@@ -312,11 +312,31 @@ export interface Sockets {
   destroy(namespace: Namespace, socket: SocketInfo): boolean;
 }
 
+/** Connections that the host tracks. */
+export interface Conntrack {
+  /** Forgets those whose first packet went to one of the addresses at that port; how many: `conntrack -D -p udp --orig-dst … --orig-port-dst …`. */
+  remove(
+    namespace: Namespace,
+    match: { readonly protocol: 'tcp' | 'udp'; readonly addresses: ReadonlySet<string>; readonly port: number },
+  ): number;
+}
+
+/** Ports of the host, as whoever binds one has them. */
+export interface Ports {
+  /**
+   * Nobody else can bind the port from now on, until it is disposed of or this process ends. `0.0.0.0`, `::`: on every address of that family.
+   * `port.inuse` names who has it; `port.address` when the host has no such address. Null: ended connections linger on it, it cannot be held yet.
+   */
+  hold(protocol: 'tcp' | 'udp', address: string, port: number): Disposable | null;
+}
+
 export interface Kernel extends Disposable {
   readonly namespaces: Namespaces;
   readonly host: Namespace;
   readonly cgroups: Cgroups;
   readonly sockets: Sockets;
+  readonly conntrack: Conntrack;
+  readonly ports: Ports;
   readonly features: Features;
   /** A libnftables context in the namespace (default: the host's). */
   nft(namespace?: Namespace): Nft;

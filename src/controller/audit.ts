@@ -28,8 +28,8 @@ const asked = new WeakMap<World, number>();
 const BATCH = 25;
 
 export async function audit({ context, firewall, loops, peers, ipams, prune }: AuditParts): Promise<void> {
-  const { world, tracker, dataplane, names, node, logger } = context;
-  for (const repair of dataplane.audit()) {
+  const { world, tracker, dataplane, publisher, names, node, logger } = context;
+  for (const repair of [...dataplane.audit(), ...publisher.audit()]) {
     logger.warn(repair, 'repaired');
     if (
       (repair.object === 'sandbox' && world.sandboxes.has(repair.id)) ||

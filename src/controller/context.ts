@@ -5,6 +5,7 @@ import type { DriverNetwork, NetworkDriver } from '../contracts/driver.ts';
 import type { Images } from '../contracts/image.ts';
 import type { Kernel } from '../contracts/kernel.ts';
 import type { NameServer } from '../contracts/names.ts';
+import type { Publisher } from '../contracts/publisher.ts';
 import type { Runtime } from '../contracts/runtime.ts';
 import type { Desired } from '../desired/desired.ts';
 import type { Logger } from '../log.ts';
@@ -22,6 +23,7 @@ export interface Context {
   readonly cgroupBase: string;
   readonly kernel: Kernel;
   readonly dataplane: Dataplane;
+  readonly publisher: Publisher;
   readonly names: NameServer;
   readonly runtime: Runtime;
   readonly images: Images;

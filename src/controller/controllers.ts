@@ -23,6 +23,7 @@ import { MovedLinks, NOTICED_MS } from './moved.ts';
 import { NetworkController } from './network.ts';
 import { PeerController, type TunnelDetail } from './peer/peer.ts';
 import { prune } from './prune.ts';
+import { PublishController } from './publish/publish.ts';
 import { replicaLoop } from './replica/replica.ts';
 import { SandboxController } from './sandbox.ts';
 import { NameController } from './service/name.ts';
@@ -37,6 +38,8 @@ export interface ControllersOptions {
   readonly ipams: ReadonlyMap<string, IpamDriver>;
   readonly underlay: () => Underlay;
   readonly manageDockerUser?: boolean;
+  /** Where ports without an address of their own are published; absent: on all of the host's. */
+  readonly publishAddress?: string;
   readonly auditMs: number;
   /** Statuses of an earlier life. */
   readonly statuses: readonly Status[];
@@ -72,9 +75,8 @@ export class Controllers {
   #stopped = false;
 
   constructor(options: ControllersOptions) {
-    this.#options = options;
-    this.#context = options.context;
     const { context } = options;
+    [this.#options, this.#context] = [options, context];
     this.#firewall = new Firewall(context, options);
     this.#moved = new MovedLinks(context.clock, (moved) => this.#lookAt(moved));
     this.#spaces = new Spaces(context);
@@ -99,14 +101,19 @@ export class Controllers {
     });
     this.#sandboxes = new SandboxController(context, this.#spaces, this.#views);
     const endpoints = new EndpointController(context, this.#spaces, (endpoint) => this.#withdraw(endpoint));
-    this.#containers = new ContainerController(context, {
-      trigger: (id) => this.#loops.container.trigger(id),
-      placed: ({ spec }) => {
-        this.#touchSandbox(spec.sandbox);
-        if (spec.replica) this.#replicate(spec.replica.service);
+    const published = { address: options.publishAddress, closed: () => this.#firewall.keepsOut() };
+    this.#containers = new ContainerController(
+      context,
+      {
+        trigger: (id) => this.#loops.container.trigger(id),
+        placed: ({ spec }) => {
+          this.#touchSandbox(spec.sandbox);
+          if (spec.replica) this.#replicate(spec.replica.service);
+        },
+        leaving: ({ spec }) => this.#settleUsing(spec.sandbox),
       },
-      leaving: ({ spec }) => this.#settleUsing(spec.sandbox),
-    });
+      new PublishController(context, published),
+    );
     this.live = liveContainers(context, this.#containers);
     const volumes = new VolumeController(context);
     this.#loops = {
@@ -165,8 +172,7 @@ export class Controllers {
 
     const limit = clock.sleep(START_WAIT_MS);
     for (const kind of ['network', 'sandbox', 'endpoint'] as const) {
-      const keys = { network: world.networks, sandbox: world.sandboxes, endpoint: world.endpoints }[kind].keys();
-      for (const id of keys) this.#loops[kind].trigger(id);
+      for (const id of world.all(kind).keys()) this.#loops[kind].trigger(id);
       await Promise.race([this.#loops[kind].idle(), limit]);
       if (kind === 'network') {
         await this.#firewall.open();
@@ -249,15 +255,7 @@ export class Controllers {
       },
       'reconciliation failed',
     );
-    const objects: Record<ReconciledKind, ReadonlyMap<string, Obj>> = {
-      network: world.networks,
-      sandbox: world.sandboxes,
-      endpoint: world.endpoints,
-      service: world.services,
-      container: world.containers,
-      volume: world.volumes,
-    };
-    const object = objects[kind].get(id);
+    const object = world.all(kind).get(id);
     try {
       if (object) await tracker.failed(object, error, retryMs);
     } catch (failure) {
@@ -377,6 +375,8 @@ export class Controllers {
     this.#names.touch(endpoint.spec.network);
     this.#names.flush();
     await this.#settleUsing(endpoint.spec.sandbox);
+    const container = this.#context.world.containerOfSandbox(endpoint.spec.sandbox);
+    if (container && container.spec.publish.length > 0) await this.#loops.container.settle(container.id);
   }
 
   /** Services that balance over the sandbox have looked again. */

@@ -114,6 +114,10 @@ export class World {
   get volumes(): ReadonlyMap<string, Volume> {
     return this.#objects.volume;
   }
+  /** Objects of a kind, by id. */
+  all(kind: ReconciledKind): ReadonlyMap<string, Obj> {
+    return this.#objects[kind];
+  }
   /** Store revision up to which this is complete. */
   get revision(): number {
     return this.#revision;

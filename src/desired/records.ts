@@ -2,6 +2,7 @@
 import type { Clock } from '../clock.ts';
 import type { DriverRegistry, IpamDriver } from '../contracts/driver.ts';
 import type { Images } from '../contracts/image.ts';
+import type { Ports } from '../contracts/kernel.ts';
 import type { Entry, Op, Store } from '../contracts/store.ts';
 import { SluiceError } from '../errors.ts';
 import { hexId, ID_BYTES, isId, NAME_PATTERN, shortId } from '../model/id.ts';
@@ -30,6 +31,8 @@ export interface Parts {
   readonly drivers: DriverRegistry;
   readonly ipams: ReadonlyMap<string, IpamDriver>;
   readonly images: Pick<Images, 'get'>;
+  /** Ports of the host, where they can be asked about: published ports that are chosen are free ones then. */
+  readonly ports?: Ports;
   /** Prefixes that the host has routes to; for a global network those of every node. */
   readonly hostPrefixes: (scope: 'local' | 'global') => readonly string[] | Promise<readonly string[]>;
   /** Writers of this process that would get in each other's way. */

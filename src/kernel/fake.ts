@@ -7,6 +7,7 @@ import type { Features, Kernel, LinkEvent, Monitor, Namespace, Namespaces, Netli
 import { SluiceError } from '../errors.ts';
 import { FakeCgroups } from './fake/cgroup.ts';
 import { FakeNetlink } from './fake/netlink.ts';
+import { FakePorts } from './fake/ports.ts';
 import { FakeSockets } from './fake/sockets.ts';
 import type { Space } from './fake/space.ts';
 import { readSetting, writeSetting } from './fake/sysctl.ts';
@@ -27,6 +28,7 @@ export interface FakeKernelOptions {
 export interface FakeKernel extends Kernel {
   readonly cgroups: FakeCgroups;
   readonly sockets: FakeSockets;
+  readonly ports: FakePorts;
   /** Paths at which a bpffs was asked for. */
   readonly bpffs: ReadonlySet<string>;
   /** The next calls of an operation (`ensureVeth`, `setLink`, `netns.ensure`, `nft.apply`, `cgroup.ensure` …) fail and do nothing. */
@@ -167,6 +169,9 @@ export function createFakeKernel({ clock = systemClock, features = {} }: FakeKer
     host: namespaces.host,
     cgroups,
     sockets,
+    // Nothing flows here that could be tracked.
+    conntrack: { remove: () => 0 },
+    ports: new FakePorts(world),
     features: {
       release: '6.18.0-fake',
       tcx: true,

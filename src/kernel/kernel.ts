@@ -4,7 +4,9 @@ import type { Kernel, LinkEvent, Namespace } from '../contracts/kernel.ts';
 import { KernelCgroups } from './cgroup.ts';
 import { peerOf } from './fd.ts';
 import { KernelFeatures } from './features.ts';
+import { KernelPorts } from './hold/hold.ts';
 import { ensureBpffs } from './mount.ts';
+import { KernelConntrack } from './netlink/conntrack.ts';
 import { openMonitor } from './netlink/monitor.ts';
 import { KernelSockets } from './netlink/sockdiag.ts';
 import { KernelNamespaces } from './netns.ts';
@@ -26,6 +28,8 @@ export function createKernel({ clock = systemClock, host }: KernelOptions = {}):
     host: namespaces.host,
     cgroups,
     sockets,
+    conntrack: new KernelConntrack(),
+    ports: new KernelPorts(namespaces.host, sockets),
     features: new KernelFeatures(cgroups),
     nft: (namespace: Namespace = namespaces.host) => openNft(namespace),
     monitor: (namespace: Namespace, groups: readonly LinkEvent['type'][], onEvent, onLoss) =>

@@ -119,6 +119,14 @@ export interface ContainerSpec {
 
 export type Container = Obj<'container', ContainerSpec>;
 
+/** A published port as it is now; `0.0.0.0` and `::` are all addresses of the host. */
+export interface ShownPort {
+  readonly address: string;
+  readonly published: number;
+  readonly target: number;
+  readonly protocol: Protocol;
+}
+
 /** `Status.detail` of a container. */
 export interface ContainerDetail {
   readonly phase: 'created' | 'running' | 'restarting' | 'exited';
@@ -135,6 +143,8 @@ export interface ContainerDetail {
   /** Why a start failed for good. */
   readonly failure?: { readonly code: string; readonly message: string };
   readonly health?: 'starting' | 'healthy' | 'unhealthy';
+  /** While it runs. */
+  readonly ports?: readonly ShownPort[];
 }
 
 /** Ranges of 65,536 ids for user namespaces, well above the host's own users. */

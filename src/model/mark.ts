@@ -41,5 +41,7 @@ export const tableOf = (slot: number): number => 5_100_000 + slot;
 export const policyTable = (instance: string): string => `sluice-${instance}-policy`;
 /** The guard of the VXLAN port. */
 export const vxlanTable = (instance: string): string => `sluice-${instance}-vxlan`;
+/** Published ports. */
+export const publishTable = (instance: string): string => `sluice-${instance}-publish`;
 /** cgroup below the root that holds the sandboxes' cgroups. */
 export const cgroupName = (instance: string): string => `sluice-${instance}`;

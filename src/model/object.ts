@@ -44,6 +44,8 @@ export const CONDITIONS = {
     "The port on which the hosts exchange an overlay network's frames is closed by somebody else's chain; the message names it and the rule that opens the port.",
   ReplicaFailed:
     'A replica of the service could not be made or started, or does not keep running; the message says which and why. It is tried again.',
+  LoopbackOnly:
+    "A chain of somebody else's (ufw, firewalld) drops by default what comes in, and nobody said who may use a published port: it is published on 127.0.0.1 alone. `from=any` or `from=CIDR` lets strangers in.",
   Unencrypted: 'Frames of this overlay network cross the underlay in the clear.',
 } as const satisfies Readonly<Record<string, string>>;
 

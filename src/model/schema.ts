@@ -28,7 +28,7 @@ export const ref = z.string().regex(refPattern, 'not a name and not an id');
 const ipv4 = z.ipv4();
 const ipv6 = z.ipv6();
 export const address = z.union([ipv4, ipv6], { error: 'not an IPv4 or IPv6 address' });
-const cidr = z.union([z.cidrv4(), z.cidrv6()], { error: 'not an IPv4 or IPv6 prefix such as 10.20.0.0/24' });
+export const cidr = z.union([z.cidrv4(), z.cidrv6()], { error: 'not an IPv4 or IPv6 prefix such as 10.20.0.0/24' });
 const mac = z
   .string()
   .regex(/^[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}$/, 'not a unicast MAC address such as 02:42:0a:14:00:02')

@@ -237,6 +237,15 @@ describe('the suite fails on a broken kernel', () => {
     },
     'a removed cgroup stays': () =>
       broken((kernel) => ({ cgroups: altered(kernel.cgroups, { remove: async () => undefined }) })),
+    'a port can be held twice': () =>
+      broken((kernel) => ({ ports: altered(kernel.ports, { hold: () => ({ [Symbol.dispose]: () => undefined }) }) })),
+    'a held port stays held': () =>
+      broken((kernel) => ({
+        ports: altered(kernel.ports, {
+          hold: (...words) => kernel.ports.hold(...words) && { [Symbol.dispose]: () => undefined },
+        }),
+      })),
+    'everything is forgotten, whatever there is': () => broken(() => ({ conntrack: { remove: () => 1 } })),
     'every socket can be destroyed': () =>
       broken((kernel) => ({ sockets: altered(kernel.sockets, { destroy: () => true }) })),
   };

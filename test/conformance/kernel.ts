@@ -587,6 +587,21 @@ export const KERNEL_CASES: Readonly<Record<string, (on: KernelUnderTest) => void
       expect(kernel.sockets.destroy(a, gone)).toBe(false);
     }
   },
+  "a port that is held is nobody else's, until it is let go of"({ kernel }) {
+    const hold = (protocol: 'tcp' | 'udp', address: string) => kernel.ports.hold(protocol, address, 8093);
+    const held = hold('tcp', '0.0.0.0');
+    expect(held).not.toBeNull();
+    expect(code(() => hold('tcp', '0.0.0.0'))).toBe('port.inuse');
+    for (const other of [hold('udp', '0.0.0.0'), hold('tcp', '::')]) other?.[Symbol.dispose]();
+    held?.[Symbol.dispose]();
+    hold('tcp', '0.0.0.0')?.[Symbol.dispose]();
+  },
+  'where nothing is tracked, nothing is forgotten'({ kernel, path }) {
+    using a = kernel.namespaces.ensure(path('a'));
+    const addresses = new Set(['127.0.0.1']);
+    for (const protocol of ['tcp', 'udp'] as const)
+      expect(kernel.conntrack.remove(a, { protocol, addresses, port: 8093 })).toBe(0);
+  },
   'every feature is known'({ kernel }) {
     const { release, ...features } = { ...kernel.features, release: kernel.features.release };
     expect(release).toMatch(/^\d+\.\d+/);

@@ -108,6 +108,7 @@ test.each([
   'container.stored',
   'container.mounted',
   'container.created',
+  'container.published',
   'container.started',
   'container.deleted',
   'container.released',

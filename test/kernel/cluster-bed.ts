@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { OverlayDriver } from '../../plugins/overlay/overlay.ts';
 import { createFakeRuntime } from '../../runtime/fake.ts';
 import { createFakeDataplane } from '../../src/balancer/fake.ts';
+import { createNftPublisher } from '../../src/balancer/nft/nft.ts';
 import { systemClock as clock } from '../../src/clock.ts';
 import { Registration } from '../../src/cluster/registration.ts';
 import type { NetworkDriver, Underlay } from '../../src/contracts/driver.ts';
@@ -101,6 +102,7 @@ export class ClusterNode {
       cgroupBase,
       kernel: this.kernel,
       dataplane,
+      publisher: createNftPublisher({ kernel: this.kernel, instance: this.host.instance, runDir: this.host.runDir }),
       names: this.names,
       runtime: this.runtime,
       images: this.images,

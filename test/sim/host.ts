@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { OverlayDriver } from '../../plugins/overlay/overlay.ts';
 import { createFakeRuntime } from '../../runtime/fake.ts';
 import { createFakeDataplane, FakeState } from '../../src/balancer/fake.ts';
+import { createNftPublisher } from '../../src/balancer/nft/nft.ts';
 import { Membership } from '../../src/cluster/membership.ts';
 import { Registration } from '../../src/cluster/registration.ts';
 import type { Kernel, Monitor, Namespace } from '../../src/contracts/kernel.ts';
@@ -160,6 +161,7 @@ export class SimHost {
           cgroupBase: `/sys/fs/cgroup/sim-${name}`,
           kernel,
           dataplane,
+          publisher: createNftPublisher({ kernel, instance: 'sim', runDir: this.runDir }),
           names,
           runtime: createFakeRuntime({ clock }),
           images,
@@ -241,6 +243,12 @@ function asProcess(kernel: FakeKernel, held: Set<Disposable>): Kernel {
       open: (path: string): Namespace => keep(kernel.namespaces.open(path)),
       remove: (path: string) => kernel.namespaces.remove(path),
       exists: (path: string) => kernel.namespaces.exists(path),
+    },
+    ports: {
+      hold(...words: Parameters<Kernel['ports']['hold']>) {
+        const hold = kernel.ports.hold(...words);
+        return hold && keep(hold);
+      },
     },
     monitor: (...words: Parameters<Kernel['monitor']>): Monitor => keep(kernel.monitor(...words)),
   };

@@ -5,6 +5,7 @@
 import { existsSync, rmSync } from 'node:fs';
 import { createFakeRuntime, type FakeRuntime } from '../../runtime/fake.ts';
 import { createStreams, type StreamServer } from '../../src/api/container/stream.ts';
+import { createNftPublisher } from '../../src/balancer/nft/nft.ts';
 import { systemClock } from '../../src/clock.ts';
 import type { LiveContainers } from '../../src/contracts/live.ts';
 import { ContainerController } from '../../src/controller/container/container.ts';
@@ -12,9 +13,11 @@ import { liveContainers } from '../../src/controller/container/live.ts';
 import { VolumeController } from '../../src/controller/container/volume.ts';
 import type { Context } from '../../src/controller/context.ts';
 import { Loop } from '../../src/controller/loop.ts';
+import { PublishController } from '../../src/controller/publish/publish.ts';
 import { Tracker } from '../../src/controller/tracker.ts';
 import { World as Desired } from '../../src/controller/world.ts';
 import type { SluiceError } from '../../src/errors.ts';
+import { createFakeKernel } from '../../src/kernel/fake.ts';
 import { createLogger } from '../../src/log.ts';
 import type { Obj, Status } from '../../src/model/object.ts';
 import { makeFolder } from '../folder.ts';
@@ -56,6 +59,7 @@ export async function openContainerBed(
       host: { path: '/proc/1/ns/net' },
       cgroups: { ensure: (path: string) => cgroups.push(path), remove: async () => undefined },
     },
+    publisher: createNftPublisher({ kernel: createFakeKernel(), instance: 'test', runDir: folder }),
     desired: world.state,
     world: seen,
     tracker,
@@ -76,11 +80,16 @@ export async function openContainerBed(
         if (object) void tracker.failed(object, error, retryMs);
       },
     });
-  const controller = new ContainerController(context, {
-    trigger: (id) => containers.trigger(id),
-    placed: ({ name }) => placed.push(name),
-    leaving: async ({ name }) => void placed.push(`${name} leaves`),
-  });
+  const published = new PublishController(context, { closed: () => [] });
+  const controller = new ContainerController(
+    context,
+    {
+      trigger: (id) => containers.trigger(id),
+      placed: ({ name }) => placed.push(name),
+      leaving: async ({ name }) => void placed.push(`${name} leaves`),
+    },
+    published,
+  );
   const volumeController = new VolumeController(context);
   const containers = loop(
     (id) => controller.reconcile(id),

@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import { planDockerUser } from '../../src/controller/firewall/docker.ts';
 import { findBlockers } from '../../src/controller/firewall/forward.ts';
-import { digestTable, renderPolicy } from '../../src/controller/firewall/policy.ts';
+import { renderPolicy } from '../../src/controller/firewall/policy.ts';
 import { renderGuard } from '../../src/controller/firewall/vxlan.ts';
+import { digestTable } from '../../src/model/nft/digest.ts';
 
 const web = {
   ifname: 'slweb',

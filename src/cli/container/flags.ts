@@ -3,6 +3,7 @@ import type { ContainerRequest } from '../../model/container/request.ts';
 import { attachmentFlags, networkFlag, networksOf } from '../attachment.ts';
 import { type FlagValues, UsageError } from '../command/command.ts';
 import { duration, integer, many, one, pairs, text, toggle } from '../command/flag.ts';
+import { publishFlag } from '../command/publish.ts';
 import {
   envLines,
   envOf,
@@ -26,6 +27,7 @@ export const containerFlags = {
   name: one('NAME', text, 'Name of the container, in DNS as well', { absent: 'one is made up' }),
   network: networkFlag,
   ...attachmentFlags,
+  publish: publishFlag,
   interactive: toggle('Keep standard input open', { short: 'i' }),
   tty: toggle('Give it a terminal', { short: 't' }),
   env: many('KEY[=VALUE]', text, "Environment variable; without a value, this command's own", { short: 'e' }),
@@ -119,6 +121,7 @@ export function containerRequest(
     ...(command.length > 0 && { command }),
     ...(flags.entrypoint !== undefined && { entrypoint: wordsOf(flags.entrypoint) }),
     ...(networks && { networks }),
+    ...(flags.publish.length > 0 && { publish: flags.publish.flat() }),
     ...(env.length > 0 && { env }),
     ...(mounts.length > 0 && { mounts }),
     ...(flags.device.length > 0 && { devices: flags.device }),

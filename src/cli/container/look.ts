@@ -1,5 +1,5 @@
 /** `sluice ps|logs|top|port`, and how a container is told in a table. */
-import type { Container, ContainerDetail, PublishSpec } from '../../model/container.ts';
+import type { Container, ContainerDetail, ShownPort } from '../../model/container.ts';
 import type { View } from '../../model/request.ts';
 import { command, UsageError } from '../command/command.ts';
 import { many, one, type Reader, toggle, word } from '../command/flag.ts';
@@ -40,7 +40,7 @@ export function statusText(view: View<Container>, now: number): string {
 }
 
 const bracketed = (address: string): string => (address.includes(':') ? `[${address}]` : address);
-export const portText = ({ address = '0.0.0.0', published, target, protocol }: PublishSpec): string =>
+export const portText = ({ address, published, target, protocol }: ShownPort): string =>
   `${bracketed(address)}:${published}->${target}/${protocol}`;
 
 const columns = (now: number): readonly Column<View<Container>>[] => [
@@ -54,7 +54,7 @@ const columns = (now: number): readonly Column<View<Container>>[] => [
   },
   { title: 'CREATED', field: 'Created', of: ({ createdAt }) => `${spanOf(now - Date.parse(createdAt))} ago` },
   { title: 'STATUS', field: 'Status', of: (view) => statusText(view, now) },
-  { title: 'PORTS', field: 'Ports', of: ({ spec }) => spec.publish.map(portText).join(', '), shrink: true },
+  { title: 'PORTS', field: 'Ports', of: (view) => (detailOf(view).ports ?? []).map(portText).join(', '), shrink: true },
   { ...nameColumn, title: 'NAMES', field: 'Names' },
 ];
 
@@ -157,8 +157,8 @@ export const port = command({
   flags: {},
   args: { container: word('name or id', { of: 'container' }) },
   async run({ client, terminal }, _, { container }) {
-    const { spec } = await (await client()).containers.get(container);
-    for (const { address = '0.0.0.0', published, target, protocol } of spec.publish)
+    const view = await (await client()).containers.get(container);
+    for (const { address, published, target, protocol } of detailOf(view).ports ?? [])
       terminal.out(`${target}/${protocol} -> ${bracketed(address)}:${published}\n`);
   },
 });

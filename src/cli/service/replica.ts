@@ -17,7 +17,7 @@ import { type Column, idColumn, listFlags, nameColumn, printList, troubles } fro
 import { progress } from '../print/progress.ts';
 
 /** What a container may be told, less what the service decides: its name, its network, its life. */
-const { name, network, ip, ip6, macAddress, networkAlias, allowAddress, ifname, gwPriority, label, ...rest } =
+const { name, network, publish, ip, ip6, macAddress, networkAlias, allowAddress, ifname, gwPriority, label, ...rest } =
   containerFlags;
 const { interactive, tty, rm, restart, ...others } = rest;
 export const replicaFlags = { ...others, restart: { ...restart, absent: 'always' } };
@@ -62,7 +62,7 @@ export function replicasOf(
   if (image === undefined && given)
     throw new UsageError(`there is no image, of which ${given === 'replicas' ? '--replicas' : 'that'} would speak`);
   if (image === undefined) return undefined;
-  const plain = { network: [], networkAlias: [], allowAddress: [] };
+  const plain = { network: [], publish: [], networkAlias: [], allowAddress: [] };
   const none = { name: undefined, ip: undefined, ip6: undefined, macAddress: undefined, ifname: undefined };
   const life = { gwPriority: undefined, label: undefined, interactive: undefined, tty: undefined, rm: undefined };
   const container = containerRequest({ ...flags, ...plain, ...none, ...life }, image, command, env);

@@ -12,6 +12,7 @@ import { signalName } from '../../model/container/signal.ts';
 import { type Container, type ContainerDetail, shiftOf } from '../../model/container.ts';
 import type { Sandbox } from '../../model/sandbox.ts';
 import { type Context, sandboxDir } from '../context.ts';
+import type { PublishController } from '../publish/publish.ts';
 import { withdrawFromPeers } from '../replica/leave.ts';
 import type { SandboxDetail } from '../sandbox.ts';
 import { Attachers } from './attacher.ts';
@@ -32,6 +33,9 @@ const FINAL = [
   'runtime.failed',
   'runtime.missing',
   'image.notfound',
+  'port.inuse',
+  'port.address',
+  'port.unreachable',
 ] as const;
 
 export interface ContainerHooks {
@@ -47,14 +51,16 @@ export class ContainerController {
   readonly attachers: Attachers;
   readonly #context: Context;
   readonly #hooks: ContainerHooks;
+  readonly #publish: PublishController;
   readonly #health: HealthChecks;
   readonly #memories: Memories;
   readonly #places = new Map<string, string>();
 
-  constructor(context: Context, hooks: ContainerHooks) {
+  constructor(context: Context, hooks: ContainerHooks, publish: PublishController) {
     const { clock, runtime, logger } = context;
     this.#context = context;
     this.#hooks = hooks;
+    this.#publish = publish;
     this.attachers = new Attachers(runtime);
     this.#memories = new Memories(clock, hooks.trigger);
     this.#health = new HealthChecks({ clock, runtime, logger, onChange: hooks.trigger });
@@ -116,12 +122,13 @@ export class ContainerController {
       await images.removeRoot(id);
       removed.push(`root of container ${id.slice(0, 12)} that is no more`);
     }
-    return removed;
+    return [...removed, ...this.#publish.prune()];
   }
 
   stop(): void {
     this.#health.stopAll();
     this.#memories.stop();
+    this.#publish.stop();
   }
 
   async #run(container: Container, state: ContainerState | null, memory: Memory, again: boolean): Promise<void> {
@@ -142,6 +149,8 @@ export class ContainerController {
       }
       const endpoints = world.endpointsOfSandbox(sandbox.id).filter(({ removing }) => !removing);
       if (!endpoints.every((endpoint) => tracker.isReady('endpoint', endpoint.id))) return;
+      await this.#publish.ensure(container);
+      fault('container.published');
       const meeting = await this.attachers.meet(id, spec.generation);
       const started = await runtime.start(id).catch((error: unknown) => {
         meeting.failed();
@@ -271,6 +280,7 @@ export class ContainerController {
         : undefined,
       restarts: restarts ?? (own ? (before.restarts ?? 0) : 0),
       health: phase === 'running' ? this.#health.of(id, spec.generation) : undefined,
+      ports: phase === 'running' ? await this.#publish.ensure(container) : undefined,
     };
     await tracker.ready(container, { ...detail });
     this.#place(container, detail);
@@ -287,7 +297,9 @@ export class ContainerController {
   }
 
   #place(container: Container, detail: Partial<ContainerDetail>): void {
-    const place = JSON.stringify(placeOf(container.spec, detail));
+    const { named, serving } = placeOf(container.spec, detail);
+    if (!named) this.#publish.withdraw(container.id);
+    const place = JSON.stringify({ named, serving });
     if (this.#places.get(container.id) === place) return;
     this.#places.set(container.id, place);
     this.#hooks.placed(container);
@@ -307,6 +319,7 @@ export class ContainerController {
       return;
     }
     await runtime.delete(id);
+    this.#publish.withdraw(id);
     fault('container.deleted');
     await images.unmount(id);
     await images.removeRoot(id);

@@ -10,16 +10,20 @@ import type { Nft } from '../../contracts/kernel.ts';
 import { isSluiceError } from '../../errors.ts';
 import { policyTable } from '../../model/mark.ts';
 import type { NetworkSpec } from '../../model/network.ts';
+import { digestTable } from '../../model/nft/digest.ts';
 import type { Context } from '../context.ts';
 import { syncDockerUser } from './docker.ts';
 import { type Blocker, findBlockers } from './forward.ts';
-import { ADMIN_RULESET, ADMIN_TABLE, digestTable, type PolicyNetwork, renderPolicy } from './policy.ts';
+import { ADMIN_RULESET, ADMIN_TABLE, type PolicyNetwork, renderPolicy } from './policy.ts';
 import { Guard, type VxlanGuard } from './vxlan.ts';
 
 interface Written {
   readonly text: string;
   readonly digest: string;
 }
+
+const RT_TABLE_MAIN = 254;
+const RTN_UNICAST = 1;
 
 const isOurs = (table: string): boolean => table.startsWith('sluice-');
 
@@ -144,6 +148,17 @@ export class Firewall {
     }
     const { ifname, port } = underlay;
     return findBlockers(this.#nft.list('ruleset') ?? [], { hook: 'input', ifname, udpPort: port }, isOurs);
+  }
+
+  /** Chains of others that keep strangers from this host, except where they let them in. */
+  keepsOut(): Blocker[] {
+    const { netlink } = this.#context.kernel.host;
+    const uplink = netlink
+      .routes(RT_TABLE_MAIN)
+      .find(({ dst, type }) => /^(0\.0\.0\.0|::)\/0$/.test(dst) && type === RTN_UNICAST);
+    // Whatever there is without a default route, it is none of the interfaces that rules name.
+    const ifname = (uplink && netlink.link(uplink.ifindex)?.name) ?? 'uplink';
+    return findBlockers(this.#nft.list('ruleset') ?? [], { hook: 'input', ifname }, isOurs);
   }
 
   /** Interfaces by network id, of the networks that the host routes. */

@@ -15,10 +15,14 @@ export interface PolicyNetwork {
   readonly subnets: readonly { readonly cidr: string; readonly gateway?: string }[];
 }
 
-/** The administrator's table: made when absent, with chains that see forwarded and local traffic before ours; never rewritten. */
+/**
+ * The administrator's table: made when absent, with chains that see traffic before ours: as it comes in, published ports
+ * by the address and port that clients ask for, then what is forwarded and what is for this host. Never rewritten.
+ */
 export const ADMIN_TABLE = 'sluice-admin';
 export const ADMIN_RULESET = `table inet ${ADMIN_TABLE} {
   comment "yours: Sluice made it empty and never changes it"
+  chain prerouting { type filter hook prerouting priority dstnat - 20; policy accept; }
   chain forward { type filter hook forward priority filter - 20; policy accept; }
   chain input { type filter hook input priority filter - 20; policy accept; }
 }
@@ -123,9 +127,10 @@ ${set('networks', 'ifname', names)}${
 ${renderPaths(paths)}  chain forward {
     type filter hook forward priority filter; policy accept;
     iifname . oifname @same accept
-    iifname @networks oifname @networks counter drop comment "isolation"
     iifname @internal counter drop comment "internal"
     oifname @internal counter drop comment "internal"
+    iifname @networks oifname @networks ct status dnat accept
+    iifname @networks oifname @networks counter drop comment "isolation"
     ct state established,related accept
     iifname @networks accept
     oifname @networks ct status dnat accept
@@ -150,24 +155,4 @@ ${renderPaths(paths)}  chain forward {
   }
 }
 `;
-}
-
-/**
- * What the kernel holds of the table, as text that two equal tables have in common: handles and counters left out, set elements
- * in order. Input: the objects of `nft -j list table …`.
- */
-export function digestTable(objects: readonly Record<string, unknown>[]): string {
-  const ignore = new Set(['handle', 'packets', 'bytes', 'index', 'metainfo']);
-  const clean = (value: unknown, key?: string): unknown => {
-    if (Array.isArray(value)) {
-      const items = value.map((item) => clean(item));
-      return key === 'elem' ? items.map((item) => JSON.stringify(item)).sort() : items;
-    }
-    if (value === null || typeof value !== 'object') return value;
-    const kept = Object.entries(value).filter(([name]) => !ignore.has(name));
-    return Object.fromEntries(
-      kept.sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, item]) => [name, clean(item, name)]),
-    );
-  };
-  return JSON.stringify(clean(objects));
 }

@@ -7,7 +7,7 @@ import type { Underlay } from '../../contracts/driver.ts';
 import type { Nft } from '../../contracts/kernel.ts';
 import { isSluiceError } from '../../errors.ts';
 import { vxlanTable } from '../../model/mark.ts';
-import { digestTable } from './policy.ts';
+import { digestTable } from '../../model/nft/digest.ts';
 
 export interface VxlanGuard {
   readonly underlay: Pick<Underlay, 'address' | 'port' | 'ifname'>;

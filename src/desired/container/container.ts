@@ -3,7 +3,7 @@ import type { Image } from '../../contracts/image.ts';
 import { SluiceError } from '../../errors.ts';
 import { fault } from '../../fault.ts';
 import type { ContainerRequest } from '../../model/container/request.ts';
-import type { Container, ContainerDetail, ContainerSpec, ReplicaOf } from '../../model/container.ts';
+import type { Container, ContainerDetail, ContainerSpec, PublishSpec, ReplicaOf } from '../../model/container.ts';
 import { hexId } from '../../model/id.ts';
 import { statusKey, topicsOf } from '../../model/keys.ts';
 import type { Status } from '../../model/object.ts';
@@ -12,6 +12,7 @@ import { checkName, type Parts, type Put, type PutOptions, Records, type WriteOp
 import type { Sandboxes } from '../sandbox.ts';
 import { retrying, undoing } from '../turn.ts';
 import { imageCalled } from './image.ts';
+import { portChooser, publishOf } from './publish.ts';
 import { specDiffers, specOf } from './spec.ts';
 import type { Volumes } from './volume.ts';
 
@@ -156,11 +157,13 @@ export class Containers {
     return undoing(async (undo) => {
       const made = await this.#sandboxes.planning(name, sandboxRequest(request), undo, options.replica);
       const anonymous = new Set<string>();
-      const spec = specOf(name, request, image, made.sandbox.id, () => {
+      const nameVolume = (): string => {
         const volume = hexId(this.#parts.clock.random(16));
         anonymous.add(volume);
         return volume;
-      });
+      };
+      const publish = await this.#publish(name, request);
+      const spec = specOf(name, request, image, made.sandbox.id, { nameVolume, publish });
       const whole = options.replica === undefined ? spec : { ...spec, replica: options.replica };
       const fresh = this.records.fresh(
         this.records.newId(),
@@ -179,14 +182,28 @@ export class Containers {
     });
   }
 
+  async #publish(name: string, { publish = [] }: ContainerRequest): Promise<PublishSpec[]> {
+    const { clock, ports, node } = this.#parts;
+    const chosen = publish.some(({ published }) => published === undefined);
+    const containers = chosen ? (await this.list()).filter(({ owner }) => owner === node) : [];
+    const random = (): number => {
+      const [high = 0, low = 0] = clock.random(2);
+      return (high * 256 + low) / 65_536;
+    };
+    return publishOf(name, publish, portChooser(containers, publish, { ports, random }));
+  }
+
   async #difference(found: Container, request: ContainerRequest, image: Image): Promise<string | null> {
     const volumes = (await this.#volumes.list()).filter(({ spec }) => spec.anonymous);
     const anonymous = new Set(volumes.map(({ name }) => name));
-    const asked = specOf(found.name, request, image, found.spec.sandbox, () => {
+    const nameVolume = (): string => {
       const fresh = `new-${anonymous.size}`;
       anonymous.add(fresh);
       return fresh;
-    });
+    };
+    // What was chosen for it is what would be chosen again.
+    const publish = publishOf(found.name, request.publish ?? [], (n) => found.spec.publish[n]?.published ?? 0);
+    const asked = specOf(found.name, request, image, found.spec.sandbox, { nameVolume, publish });
     return (
       specDiffers(found, asked, anonymous) ?? this.#sandboxes.difference(found.spec.sandbox, sandboxRequest(request))
     );

@@ -2,7 +2,7 @@
 import type { Image } from '../../contracts/image.ts';
 import { SluiceError } from '../../errors.ts';
 import type { ContainerRequest, MountRequest } from '../../model/container/request.ts';
-import type { Container, ContainerSpec, HealthSpec, MountSpec } from '../../model/container.ts';
+import type { Container, ContainerSpec, HealthSpec, MountSpec, PublishSpec } from '../../model/container.ts';
 import { sameJson } from '../records.ts';
 
 /** Docker's defaults of a health check. */
@@ -53,7 +53,7 @@ export function specOf(
   request: ContainerRequest,
   image: Image,
   sandbox: string,
-  nameVolume: () => string,
+  { nameVolume, publish }: { readonly nameVolume: () => string; readonly publish: readonly PublishSpec[] },
 ): ContainerSpec {
   const restart = { name: request.restart?.name ?? ('no' as const), retriesMax: request.restart?.retriesMax ?? 0 };
   const refuse = (message: string): never => {
@@ -99,7 +99,7 @@ export function specOf(
     restart,
     health,
     autoRemove: request.autoRemove ?? false,
-    publish: [],
+    publish,
     wanted: request.start ? 'running' : 'created',
     generation: 1,
     foreign: request.foreign,
@@ -122,7 +122,6 @@ export function specDiffers(found: Container, asked: ContainerSpec, anonymous: R
     wanted: found.spec.wanted,
     generation: found.spec.generation,
     stopWithinMs: found.spec.stopWithinMs,
-    publish: found.spec.publish,
     replica: found.spec.replica,
   });
   const key = Object.keys({ ...there, ...wanted }).find(

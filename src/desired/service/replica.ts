@@ -32,7 +32,7 @@ export function replicasOf(
       name: service,
     });
   // A container like this must be possible.
-  specOf(replicaName(service, 1), container, image, '', () => 'volume');
+  specOf(replicaName(service, 1), container, image, '', { nameVolume: () => 'volume', publish: [] });
   const imageId = image.id;
   const same = before && sameJson([before.container, before.imageId], [container, imageId]);
   return { count, container, imageId, placement, version: same ? before.version : (before?.version ?? 0) + 1 };

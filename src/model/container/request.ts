@@ -1,5 +1,5 @@
 /** What callers PUT for containers and volumes, and what is answered beside the objects; schema.ts validates it. */
-import type { ContainerSpec, HealthSpec, MountSpec, RestartSpec } from '../container.ts';
+import type { ContainerSpec, HealthSpec, MountSpec, PublishSpec, RestartSpec } from '../container.ts';
 import type { SandboxRequest } from '../request.ts';
 
 export interface MountRequest {
@@ -10,6 +10,15 @@ export interface MountRequest {
   readonly readOnly?: boolean;
   readonly options?: Readonly<Record<string, string>>;
 }
+
+export type PublishRequest = Pick<PublishSpec, 'address' | 'target' | 'from'> & {
+  /** Absent: a free one. */
+  readonly published?: number;
+  /** Default `tcp`. */
+  readonly protocol?: PublishSpec['protocol'];
+  /** Default `host`. */
+  readonly mode?: 'host';
+};
 
 export type ContainerRequest = Partial<
   Omit<
@@ -31,6 +40,7 @@ export type ContainerRequest = Partial<
     /** Name, id, or the beginning of an id; it must be here: `image.notfound`. */
     readonly image: string;
     readonly mounts?: readonly MountRequest[];
+    readonly publish?: readonly PublishRequest[];
     /** Default `no`. */
     readonly restart?: Partial<RestartSpec>;
     /** What is absent is the image's, then Docker's defaults. */
@@ -40,7 +50,7 @@ export type ContainerRequest = Partial<
   };
 
 /** What a service runs several of. */
-export type ReplicaTemplate = Omit<ContainerRequest, 'networks' | 'start' | 'autoRemove'>;
+export type ReplicaTemplate = Omit<ContainerRequest, 'networks' | 'publish' | 'start' | 'autoRemove'>;
 
 export interface RenameRequest {
   readonly name: string;

@@ -10,7 +10,7 @@ import type {
   ReplicaOf,
   RestartSpec,
 } from '../container.ts';
-import { labels, name, networksOfSandbox, type Shape, view } from '../schema.ts';
+import { address, cidr, labels, name, networksOfSandbox, port, type Shape, view } from '../schema.ts';
 import type {
   ArchiveRequest,
   AttachRequest,
@@ -19,6 +19,7 @@ import type {
   ExitAnswer,
   MountRequest,
   ProcessAnswer,
+  PublishRequest,
   RenameRequest,
   ReplicaTemplate,
   StatsAnswer,
@@ -91,6 +92,19 @@ const ulimits = z
     z.strictObject({ soft: z.int().min(-1), hard: z.int().min(-1) }),
   )
   .refine((map) => Object.keys(map).length <= 16, 'more than 16 limits');
+const publish = z
+  .strictObject({
+    address: address.optional().openapi({ description: 'Address of the host; absent: the setting `publishAddress`.' }),
+    published: port.optional().openapi({ description: 'Port of the host; absent: a free one.' }),
+    target: port.openapi({ description: 'Port of the container.' }),
+    protocol: z.enum(['tcp', 'udp']).optional(),
+    mode: z.literal('host').optional(),
+    from: z
+      .union([z.literal('any'), z.array(cidr).min(1).max(64)])
+      .optional()
+      .openapi({ description: "Who may connect; absent: anybody, unless the host's firewall keeps strangers out." }),
+  } satisfies Shape<PublishRequest>)
+  .openapi('PublishRequest');
 /** The kernel's floor is far lower; nothing runs in less. */
 const MEMORY_MIN = 1024 * 1024;
 
@@ -140,12 +154,13 @@ export const containerRequest = z
     restart: z.strictObject(restart).partial().optional(),
     health: z.strictObject(health).partial().optional().openapi({ description: "What is absent is the image's." }),
     labels: labels.optional(),
+    publish: z.array(publish).max(1024).optional(),
     start: z.boolean().optional().openapi({ description: 'Also start it.' }),
   } satisfies Shape<ContainerRequest>)
   .openapi('ContainerRequest');
 
 export const replicaTemplate: z.ZodType<ReplicaTemplate> = containerRequest
-  .omit({ networks: true, start: true, autoRemove: true })
+  .omit({ networks: true, publish: true, start: true, autoRemove: true })
   .openapi('ReplicaTemplate');
 
 export const renameRequest = z.strictObject({ name } satisfies Shape<RenameRequest>).openapi('RenameRequest');

@@ -1,0 +1,88 @@
+/** Ports that a container is to publish: what a request means, and free ones where it names none. */
+import type { Ports } from '../../contracts/kernel.ts';
+import { isSluiceError, SluiceError } from '../../errors.ts';
+import type { PublishRequest } from '../../model/container/request.ts';
+import type { Container, PublishSpec } from '../../model/container.ts';
+import { canonicalAddress, formatCidr, parseCidr } from '../../model/ip.ts';
+
+/** RFC 6335: the range that nobody registers. */
+const FIRST = 49_152;
+const LAST = 65_535;
+const ATTEMPTS_MAX = 256;
+
+const every = (address: string | undefined): boolean =>
+  address === undefined || address === '0.0.0.0' || address === '::';
+
+/** `choose`: a port of the host for the n-th, which names none. `request.invalid` for two that are one. Pure. */
+export function publishOf(
+  name: string,
+  requests: readonly PublishRequest[],
+  choose: (n: number, protocol: PublishSpec['protocol']) => number,
+): PublishSpec[] {
+  const refuse = (message: string): never => {
+    throw new SluiceError('request.invalid', `container ${name}: ${message}`, { name });
+  };
+  const all = requests.map((request, n): PublishSpec => {
+    const { address, target, protocol = 'tcp', mode = 'host', from } = request;
+    const family = address?.includes(':');
+    const clients = from === undefined || from === 'any' ? from : from.map((cidr) => formatCidr(parseCidr(cidr)));
+    if (Array.isArray(clients) && clients.length === 0) refuse(`port ${target}/${protocol}: from= names nobody`);
+    if (Array.isArray(clients) && family !== undefined && !clients.some((cidr) => cidr.includes(':') === family))
+      refuse(`port ${target}/${protocol}: from= names nobody who could reach ${address}`);
+    return {
+      ...(address !== undefined && { address: canonicalAddress(address) }),
+      published: request.published ?? choose(n, protocol),
+      target,
+      protocol,
+      mode,
+      ...(clients !== undefined && { from: clients }),
+    };
+  });
+  for (const [n, one] of all.entries()) {
+    const twice = all.slice(0, n).some(
+      (other) =>
+        other.published === one.published &&
+        other.protocol === one.protocol &&
+        (other.address === one.address ||
+          // One for all addresses, of its family where it names one.
+          ((every(other.address) || every(one.address)) &&
+            (other.address === undefined ||
+              one.address === undefined ||
+              other.address.includes(':') === one.address.includes(':')))),
+    );
+    if (twice) refuse(`port ${one.published}/${one.protocol} of the host is published twice`);
+  }
+  return all;
+}
+
+/** Chooses among ports that neither a container of this node has nor, where it can be asked, anybody else on the host. */
+export function portChooser(
+  containers: readonly Container[],
+  requests: readonly PublishRequest[],
+  { ports, random }: { readonly ports?: Ports; readonly random: () => number },
+): (n: number, protocol: PublishSpec['protocol']) => number {
+  const taken = new Set([
+    ...containers.flatMap(({ spec }) => spec.publish.map(({ protocol, published }) => `${protocol}/${published}`)),
+    ...requests.map(({ protocol = 'tcp', published }) => `${protocol}/${published}`),
+  ]);
+  return (n, protocol) => {
+    for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+      const port = FIRST + Math.floor(random() * (LAST - FIRST + 1));
+      const key = `${protocol}/${port}`;
+      if (taken.has(key)) continue;
+      taken.add(key);
+      if (isFree(ports, protocol, requests[n]?.address ?? '0.0.0.0', port)) return port;
+    }
+    throw new SluiceError('port.inuse', `no free port between ${FIRST} and ${LAST} was found`, { protocol });
+  };
+}
+
+function isFree(ports: Ports | undefined, protocol: PublishSpec['protocol'], address: string, port: number): boolean {
+  try {
+    ports?.hold(protocol, address, port)?.[Symbol.dispose]();
+    return true;
+  } catch (error) {
+    if (isSluiceError(error, 'port.inuse')) return false;
+    throw error;
+  }
+}

@@ -1,0 +1,178 @@
+/** Published ports of containers end to end: from other hosts, from this one, while the daemon is dead, and beside a firewall. */
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type ContainerHost, openContainerHost } from './container-host.ts';
+import { eventually } from './harness.ts';
+import { inside, PYTHON } from './traffic.ts';
+
+let host: ContainerHost;
+beforeAll(async () => {
+  host = await openContainerHost('publish');
+  await host.cli('network', 'create', '--subnet', '10.20.0.0/24', '--subnet', 'fd20::/64', 'web');
+  await host.cli('network', 'create', '--subnet', '10.21.0.0/24', 'other');
+});
+afterAll(() => host.close());
+
+const run = (name: string, ...words: string[]) =>
+  host.sluice(['run', '-d', '--name', name, '--network', 'web', ...words]);
+/** A web server that says who asks. */
+const SERVER = ['busybox', 'httpd', '-f', '-vv', '-p', '[::]:80', '-h', '/etc'];
+
+const CLIENT = `
+import socket, sys
+kind, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+s = socket.socket(socket.AF_INET6 if ':' in address else socket.AF_INET, socket.SOCK_STREAM if kind == 'tcp' else socket.SOCK_DGRAM)
+s.settimeout(1)
+try:
+    s.connect((address, port))
+    s.sendall(b'GET /hostname HTTP/1.0\\r\\n\\r\\n' if kind == 'tcp' else b'hello\\n')
+    print(s.recv(1000).decode().split('\\r')[0].strip())
+except OSError as error: print(type(error).__name__)
+`;
+const OK = 'HTTP/1.1 200 OK';
+type Place = Pick<ContainerHost, 'must'>;
+const ask = async (from: Place, address: string, port: number, kind = 'tcp'): Promise<string> =>
+  (await from.must([PYTHON, '-S', '-c', CLIENT, kind, address, String(port)])).trim();
+
+const psPorts = async (name: string): Promise<string> =>
+  host.cli('ps', '--all', '--filter', `name=${name}`, '--format', '{{.Ports}}');
+
+test('a published port is reached from everywhere, and the client keeps its address', async () => {
+  expect(await run('shop', '-p', '8080:80', ...SERVER)).toMatchObject({
+    code: 0,
+    stderr: expect.not.stringContaining('warning'),
+  });
+  expect(await psPorts('shop')).toBe('0.0.0.0:8080->80/tcp, [::]:8080->80/tcp');
+  expect(await host.cli('port', 'shop')).toBe('80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080');
+  expect(await ask(host.outside, host.address, 8080)).toBe(OK);
+  expect(await ask(host.outside, host.address6, 8080)).toBe(OK);
+  expect(await ask(host, '127.0.0.1', 8080)).toBe(OK);
+  expect(await ask(host, host.address, 8080)).toBe(OK);
+  const written = await host.sluice(['logs', 'shop']);
+  const logs = written.stdout + written.stderr;
+  expect(logs).toContain(host.outside.address);
+  expect(logs).toContain(host.outside.address6);
+  expect(logs).toContain('10.20.0.1');
+  // Containers of its network, and of others, use it as anybody does.
+  for (const network of ['web', 'other']) {
+    const got = await host.sluice([
+      'run',
+      '--rm',
+      '--network',
+      network,
+      'busybox',
+      'timeout',
+      '5',
+      'wget',
+      '-qO-',
+      `http://${host.address}:8080/hostname`,
+    ]);
+    expect([network, got.code]).toEqual([network, 0]);
+  }
+});
+
+test('a port in use is refused, and its holder is named', async () => {
+  const second = await run('second', '-p', '8080:80', ...SERVER);
+  expect(second).toMatchObject({ code: 125, stderr: expect.stringContaining('published by container shop') });
+  await host.cli('rm', 'second');
+  const holder = host.spawn([
+    PYTHON,
+    '-c',
+    "import socket, time; s = socket.create_server(('', 8081)); print('ready', flush=True); time.sleep(60)",
+  ]);
+  await eventually(() => holder.output().includes('ready'));
+  const third = await run('third', '-p', '8081:80', ...SERVER);
+  expect(third).toMatchObject({ code: 125, stderr: expect.stringMatching(/in use by python3.* \(process \d+\)/) });
+  await holder.stop();
+  await host.cli('start', 'third');
+  expect(await ask(host.outside, host.address, 8081)).toBe(OK);
+  await host.cli('rm', '-f', 'third');
+  expect(await ask(host.outside, host.address, 8081)).toBe('ConnectionRefusedError');
+  // What is published is kept from others.
+  const late = await host.exec([PYTHON, '-c', "import socket; socket.create_server(('', 8080))"]);
+  expect(late.stderr).toContain('Address already in use');
+  expect(await run('nowhere', '-p', '203.0.113.9:80:80', ...SERVER)).toMatchObject({
+    code: 125,
+    stderr: expect.stringContaining('no address 203.0.113.9'),
+  });
+  await host.cli('rm', 'nowhere');
+});
+
+test('UDP, a port that is chosen, and who may come', async () => {
+  expect(await run('names', '-p', '5353:53/udp', '-p', '53', 'busybox', 'sleep', '1000')).toMatchObject({ code: 0 });
+  const server = await (await inside(host, 'names')).serve(53);
+  expect(await ask(host.outside, host.address, 5353, 'udp')).toBe('names hello');
+  expect(await ask(host, '127.0.0.1', 5353, 'udp')).toBe('names hello');
+  const chosen = /53\/tcp -> 0\.0\.0\.0:(\d+)/.exec(await host.cli('port', 'names'))?.[1];
+  expect(Number(chosen)).toBeGreaterThanOrEqual(49_152);
+  expect(await ask(host.outside, host.address, Number(chosen))).toMatch(/^names GET/);
+  await server.stop();
+  await host.cli('stop', '-t', '0s', 'names');
+  expect(await psPorts('names')).toBe('');
+  expect(await ask(host.outside, host.address, 5353, 'udp')).toBe('ConnectionRefusedError');
+  await host.cli('start', 'names');
+  expect(await host.cli('port', 'names')).toContain(`0.0.0.0:${chosen}`);
+  await host.cli('rm', '-f', 'names');
+  await run('few', '--publish', 'published=8082,target=80,from=203.0.113.0/24', ...SERVER);
+  expect(await ask(host.outside, host.address, 8082)).toBe('ConnectionRefusedError');
+  expect(await ask(host, host.address, 8082)).toBe(OK);
+  await host.cli('rm', '-f', 'few');
+});
+
+test('it outlives the daemon; a port that somebody took meanwhile stays published; what ended meanwhile is withdrawn', async () => {
+  await run('brief', '-p', '8083:80', ...SERVER);
+  await host.daemon.kill('SIGKILL');
+  expect(await ask(host.outside, host.address, 8080)).toBe(OK);
+  const taker = host.spawn([
+    PYTHON,
+    '-c',
+    "import socket, time; s = socket.create_server(('', 8080)); print('ready', flush=True); time.sleep(60)",
+  ]);
+  await eventually(() => taker.output().includes('ready'));
+  await host.must(['nft', 'delete', 'table', 'inet', `sluice-${host.instance}-publish`]);
+  await host.daemon.start();
+  await eventually(async () => (await ask(host.outside, host.address, 8080)) === OK, 10_000);
+  expect((await host.detail('shop')).phase).toBe('running');
+  await taker.stop();
+  await host.cli('rm', '-f', 'brief');
+  expect(await ask(host.outside, host.address, 8083)).toBe('ConnectionRefusedError');
+});
+
+test("where the host's firewall drops by default, a port is for the loopback unless from= says otherwise", async () => {
+  await host.must(
+    `nft 'table inet strict { chain input { type filter hook input priority filter; policy drop; iifname "lo" accept; ct state established,related accept; meta l4proto icmpv6 accept
+    }
+    }'`,
+  );
+  try {
+    const kept = await run('kept', '-p', '8084:80', ...SERVER);
+    expect(kept).toMatchObject({ code: 0, stderr: expect.stringContaining('LoopbackOnly') });
+    expect(kept.stderr).toContain('chain input of table inet strict');
+    expect(await psPorts('kept')).toBe('127.0.0.1:8084->80/tcp');
+    expect(await ask(host, '127.0.0.1', 8084)).toBe(OK);
+    expect(await ask(host.outside, host.address, 8084)).not.toBe(OK);
+    const open = await run('open', '--publish', 'published=8085,target=80,from=any', ...SERVER);
+    expect(open).toMatchObject({ code: 0, stderr: expect.not.stringContaining('warning') });
+    expect(await ask(host.outside, host.address, 8085)).toBe(OK);
+    // The administrator's chain comes before.
+    await host.must(['nft', 'add', 'rule', 'inet', 'sluice-admin', 'prerouting', 'tcp', 'dport', '8085', 'drop']);
+    expect(await ask(host.outside, host.address, 8085)).not.toBe(OK);
+    await host.must(['nft', 'flush', 'chain', 'inet', 'sluice-admin', 'prerouting']);
+    await host.cli('rm', '-f', 'open');
+  } finally {
+    await host.must(['nft', 'delete', 'table', 'inet', 'strict']);
+  }
+  await eventually(async () => (await ask(host.outside, host.address, 8084)) === OK, 15_000);
+  await host.cli('rm', '-f', 'kept', 'shop');
+  expect(await host.must(['nft', 'list', 'tables'])).not.toContain('publish');
+});
+
+test('what cannot be published says why', async () => {
+  await host.cli('network', 'create', '--internal', '--subnet', '10.22.0.0/24', 'inner');
+  const inner = await host.sluice(['run', '-d', '--name', 'inner', '--network', 'inner', '-p', '8086:80', ...SERVER]);
+  expect(inner).toMatchObject({ code: 125, stderr: expect.stringContaining('not internal') });
+  await host.cli('rm', 'inner');
+  expect(await run('bad', '-p', '8080:80/sctp', ...SERVER)).toMatchObject({
+    code: 125,
+    stderr: expect.stringContaining('neither tcp nor udp'),
+  });
+});

@@ -1,0 +1,225 @@
+import { describe, expect, test } from 'vitest';
+import { renderPublish, slotsOf, widest } from '../../src/balancer/nft/table.ts';
+import { UsageError } from '../../src/cli/command/command.ts';
+import { readPublish } from '../../src/cli/command/publish.ts';
+import type { PublishedPort } from '../../src/contracts/publisher.ts';
+import { isKeptIn, planPort, planWays } from '../../src/controller/publish/plan.ts';
+import { portChooser, publishOf } from '../../src/desired/container/publish.ts';
+import { createFakeKernel } from '../../src/kernel/fake.ts';
+import type { Container, PublishSpec } from '../../src/model/container.ts';
+
+describe('--publish', () => {
+  test.each([
+    ['80', [{ target: 80 }]],
+    ['8080:80', [{ published: 8080, target: 80 }]],
+    ['8080:80/udp', [{ published: 8080, target: 80, protocol: 'udp' }]],
+    ['127.0.0.1:8080:80', [{ address: '127.0.0.1', published: 8080, target: 80 }]],
+    ['127.0.0.1::80', [{ address: '127.0.0.1', target: 80 }]],
+    ['[::1]:8080:80', [{ address: '::1', published: 8080, target: 80 }]],
+    ['[fd00::5]:8080:80/tcp', [{ address: 'fd00::5', published: 8080, target: 80, protocol: 'tcp' }]],
+    [
+      '8080-8081:80-81',
+      [
+        { published: 8080, target: 80 },
+        { published: 8081, target: 81 },
+      ],
+    ],
+    ['target=80', [{ target: 80 }]],
+    [
+      'published=8080,target=80,protocol=udp,mode=host,from=any',
+      [{ published: 8080, target: 80, protocol: 'udp', mode: 'host', from: 'any' }],
+    ],
+    [
+      'published=8080,target=80,address=10.0.0.1,from=10.0.0.0/8,from=fd00::/8',
+      [{ address: '10.0.0.1', published: 8080, target: 80, from: ['10.0.0.0/8', 'fd00::/8'] }],
+    ],
+  ])('%s', (given, expected) => {
+    expect(readPublish(given)).toEqual(expected);
+  });
+
+  test.each([
+    '',
+    '0:80',
+    '8080:0',
+    '70000:80',
+    '8080:80/sctp',
+    'localhost:8080:80',
+    '1:2:3:4',
+    'fd00::5:8080:80',
+    '8080-8082:80',
+    '90-80:90-80',
+    'published=80',
+    'target=80,mode=ingress',
+    'target=80,from=any,from=10.0.0.0/8',
+    'target=80,target=81',
+    'target=80,colour=red',
+    '80/tcp/udp',
+  ])('refuses %s', (given) => {
+    expect(() => readPublish(given)).toThrow(UsageError);
+  });
+});
+
+describe('what a container publishes', () => {
+  const never = (): number => {
+    throw new Error('nothing is to be chosen');
+  };
+
+  test('addresses and prefixes are written in one way', () => {
+    expect(
+      publishOf('c', [{ address: 'FD00:0::5', published: 80, target: 80, from: ['fd00::1/8', '10.0.0.0/8'] }], never),
+    ).toEqual([
+      {
+        address: 'fd00::5',
+        published: 80,
+        target: 80,
+        protocol: 'tcp',
+        mode: 'host',
+        from: ['fd00::/8', '10.0.0.0/8'],
+      },
+    ]);
+  });
+
+  test.each([
+    [
+      [
+        { published: 80, target: 80 },
+        { published: 80, target: 81 },
+      ],
+    ],
+    [
+      [
+        { published: 80, target: 80 },
+        { address: 'fd00::5', published: 80, target: 81 },
+      ],
+    ],
+    [
+      [
+        { address: '0.0.0.0', published: 80, target: 80 },
+        { address: '10.0.0.1', published: 80, target: 81 },
+      ],
+    ],
+    [[{ address: '10.0.0.1', published: 80, target: 80, from: ['fd00::/8'] }]],
+    [[{ published: 80, target: 80, from: [] }]],
+  ])('refused: %j', (requests) => {
+    expect(() => publishOf('c', requests, never)).toThrow(expect.objectContaining({ code: 'request.invalid' }));
+  });
+
+  test('two families, two addresses and two protocols are different ports', () => {
+    const all = publishOf(
+      'c',
+      [
+        { address: '0.0.0.0', published: 80, target: 80 },
+        { address: '::', published: 80, target: 80 },
+        { address: '10.0.0.1', published: 81, target: 80 },
+        { address: '10.0.0.2', published: 81, target: 80 },
+        { published: 80, target: 80, protocol: 'udp' },
+      ],
+      never,
+    );
+    expect(all).toHaveLength(5);
+  });
+
+  test('chosen ports are free, on the host and in the store', () => {
+    const { ports } = createFakeKernel();
+    ports.foreign.set('tcp/49153', 'nginx (process 7)');
+    const theirs = { spec: { publish: [{ protocol: 'tcp', published: 49_152 }] } } as unknown as Container;
+    const draws = [0, 1, 2, 3].map((n) => n / 16_384);
+    const choose = portChooser([theirs], [{ target: 80, published: 49_154 }, { target: 81 }], {
+      ports,
+      random: () => draws.shift() ?? 0,
+    });
+    expect(choose(1, 'tcp')).toBe(49_155);
+    expect(() => choose(1, 'tcp')).toThrow(expect.objectContaining({ code: 'port.inuse' }));
+    expect(ports.held).toEqual([]);
+  });
+});
+
+describe('on this host', () => {
+  const way = (network: string, priority: number, address: string, subnet: string) => ({
+    network,
+    priority,
+    address,
+    ifname: `sl${network}`,
+    subnet,
+  });
+  const ways = planWays([
+    way('b', 0, '10.2.0.2', '10.2.0.0/24'),
+    way('a', 0, '10.1.0.2', '10.1.0.0/24'),
+    way('b', 0, 'fd02::2', 'fd02::/64'),
+  ]);
+  const spec: PublishSpec = { published: 8080, target: 80, protocol: 'tcp', mode: 'host' };
+  const addresses = (given: Partial<PublishSpec>, defaults = { closed: false }) =>
+    planPort({ ...spec, ...given }, ways, defaults)?.map(({ address }) => address) ?? null;
+
+  test('by the endpoint that has the default route, each family apart', () => {
+    expect(ways.map(({ address }) => address)).toEqual(['10.1.0.2', 'fd02::2']);
+    expect(planWays([way('a', 0, '10.1.0.2', ''), way('b', 1, '10.2.0.2', '')])[0]?.network).toBe('b');
+    expect(planPort(spec, ways, { closed: false })).toEqual([
+      {
+        address: '0.0.0.0',
+        port: 8080,
+        protocol: 'tcp',
+        from: 'any',
+        backends: [{ address: '10.1.0.2', port: 80, ifname: 'sla', subnet: '10.1.0.0/24' }],
+      },
+      {
+        address: '::',
+        port: 8080,
+        protocol: 'tcp',
+        from: 'any',
+        backends: [{ address: 'fd02::2', port: 80, ifname: 'slb', subnet: 'fd02::/64' }],
+      },
+    ]);
+  });
+
+  test('where strangers are kept out, on the loopback, unless somebody said otherwise', () => {
+    const closed = { closed: true };
+    expect(addresses({}, closed)).toEqual(['127.0.0.1']);
+    expect(addresses({ from: 'any' }, closed)).toEqual(['0.0.0.0', '::']);
+    expect(addresses({ from: ['10.0.0.0/8'] }, closed)).toEqual(['0.0.0.0', '::']);
+    expect(addresses({ address: '10.9.9.9' }, closed)).toEqual(['10.9.9.9']);
+    expect(addresses({}, { ...closed, ...{ address: '10.9.9.9' } })).toEqual(['10.9.9.9']);
+    expect(isKeptIn(spec, closed)).toBe(true);
+  });
+
+  test('prefixes are those of the family; what cannot be reached is nothing', () => {
+    const from = ['10.0.0.0/8', 'fd00::/8'];
+    expect(planPort({ ...spec, from }, ways, { closed: false })?.map((port) => port.from)).toEqual([
+      ['10.0.0.0/8'],
+      ['fd00::/8'],
+    ]);
+    expect(planPort(spec, [], { closed: false })).toBeNull();
+    expect(planPort({ ...spec, address: 'fd00::1' }, ways.slice(0, 1), { closed: false })).toBeNull();
+  });
+});
+
+describe('publish table', () => {
+  const port = (n: number): PublishedPort => ({
+    address: '0.0.0.0',
+    port: n,
+    protocol: 'tcp',
+    from: ['10.0.0.0/8', '10.1.0.0/16', '10.0.0.0/8'],
+    backends: [
+      { address: '10.77.0.2', port: 80, ifname: 'br0', subnet: '10.77.0.0/24' },
+      { address: '10.77.0.3', port: 80, ifname: 'br0', subnet: '10.77.0.0/24' },
+    ],
+  });
+
+  test('the number of rules does not depend on the number of ports', () => {
+    const lines = (text: string) => text.split('\n').length;
+    const many = Array.from({ length: 100 }, (_, n) => port(8000 + n));
+    expect(lines(renderPublish('t', many))).toBe(lines(renderPublish('t', [port(8000)])));
+    expect(renderPublish('t', many)).toBe(renderPublish('t', [...many].reverse()));
+  });
+
+  test('slots are shared out evenly; prefixes within others are left out', () => {
+    const [{ backends }] = [port(8000)];
+    expect(slotsOf(backends).filter(({ address }) => address === '10.77.0.3')).toHaveLength(8);
+    expect(slotsOf([])).toEqual([]);
+    expect(widest(['10.1.0.0/16', '10.0.0.0/8', '10.0.0.0/8', 'fd00::/8', '11.0.0.0/8'])).toEqual([
+      '10.0.0.0/8',
+      '11.0.0.0/8',
+      'fd00::/8',
+    ]);
+  });
+});
