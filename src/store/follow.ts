@@ -62,7 +62,16 @@ export class Followers {
 
   async *follow(topics: readonly string[], from: number, signal: AbortSignal): AsyncGenerator<WatchEvent> {
     let news = Promise.withResolvers<void>();
-    const follower: Follower = { topics: new Set(topics), at: from, idle: false, wake: () => news.resolve() };
+    const follower: Follower = {
+      topics: new Set(topics),
+      at: from,
+      idle: false,
+      wake: () => {
+        // Now, not when it runs: else what is written in between, and is none of its concern, would carry it past what it was woken for.
+        follower.idle = false;
+        news.resolve();
+      },
+    };
     this.#all.add(follower);
     signal.addEventListener('abort', follower.wake, { once: true });
     try {
@@ -86,7 +95,6 @@ export class Followers {
         news = Promise.withResolvers<void>();
         follower.idle = true;
         await news.promise;
-        follower.idle = false;
       }
     } finally {
       this.#all.delete(follower);

@@ -315,6 +315,19 @@ export const STORE_CASES: Readonly<Record<string, (on: StoreUnderTest) => Promis
     await reader.end();
   },
 
+  async 'what is written elsewhere in the same moment hides nothing from a watcher that waits'({ store }) {
+    const reader = new Reader(store, 'node/a', 0);
+    for (let n = 0; n < 10; n++) {
+      const waiting = reader.wait();
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      const [own] = await Promise.all(
+        ['node/a', 'node/b'].map((topic) => store.transact([put(topic, n)], { topics: [topic] })),
+      );
+      expect((await within(waiting, 'its own change')).value).toMatchObject({ change: { revision: own } });
+    }
+    await reader.end();
+  },
+
   async 'a watch that is aborted ends without an error, also before it began'({ store }) {
     const reader = new Reader(store, 'cluster', 0);
     await reader.end();
