@@ -47,6 +47,7 @@ function openApi(): Document {
     nodes: nothing,
     store: nothing,
     live: nothing,
+    peers: nothing,
     images: nothing,
     clock: systemClock,
     node: 'node',

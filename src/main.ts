@@ -235,10 +235,11 @@ async function main(): Promise<void> {
   const startedAt = new Date(clock.now()).toISOString();
   const scrape = new Scrape({ registry, clock, logger });
   scrape.add('dataplane', () => collectCounters(world, tracker, dataplane));
-  const { live } = controllers;
+  const { live, peers } = controllers;
   const streams = createStreams({ desired, live, clock, logger, signal: ending.signal });
   const app = createApi({
     live,
+    peers,
     desired: { ...desired, statuses: liveStatuses(desired.statuses, dataplane) },
     nodes,
     store,

@@ -4,7 +4,7 @@ import { type OpenAPIHono, z } from '@hono/zod-openapi';
 import type { Context } from 'hono';
 import type { Clock } from '../clock.ts';
 import type { Images } from '../contracts/image.ts';
-import type { LiveContainers } from '../contracts/live.ts';
+import type { LiveContainers, LivePeers } from '../contracts/live.ts';
 import type { Store } from '../contracts/store.ts';
 import type { Desired } from '../desired/desired.ts';
 import type { Logger } from '../log.ts';
@@ -41,6 +41,7 @@ export interface NodesOfCluster {
 export interface ApiOptions {
   readonly desired: DesiredState;
   readonly live: LiveContainers;
+  readonly peers: LivePeers;
   readonly nodes: NodesOfCluster;
   readonly store: Store;
   readonly images: Images;

@@ -1,6 +1,7 @@
 /** /v1/networks */
 import { createRoute } from '@hono/zod-openapi';
-import { listOf, networkRequest, networkView, subnetsRequest } from '../model/schema.ts';
+import type { PeersAnswer } from '../model/answer.ts';
+import { listOf, networkRequest, networkView, peersAnswer, subnetsRequest } from '../model/schema.ts';
 import {
   type Api,
   type ApiApp,
@@ -37,6 +38,17 @@ const get = createRoute({
   tags,
   request: { params: refParam, query: noQuery },
   responses: { 200: json(networkView, 'The network'), ...errorResponses(...REF_CODES) },
+});
+const peers = createRoute({
+  method: 'get',
+  path: '/v1/networks/{name}/peers',
+  operationId: 'getPeers',
+  summary: "A network's endpoints on all nodes, and what of them is amiss in this node's kernel",
+  description:
+    'Compares the forwarding and neighbour tables of this node with what should be in them, and changes nothing.',
+  tags,
+  request: { params: refParam, query: noQuery },
+  responses: { 200: json(peersAnswer, 'The endpoints'), ...errorResponses(...REF_CODES) },
 });
 const put = createRoute({
   method: 'put',
@@ -99,6 +111,19 @@ const prune = createRoute({
   },
 });
 
+async function peersOf(api: Api, ref: string): Promise<PeersAnswer> {
+  const network = await api.desired.networks.get(ref);
+  const nodes = new Map((await api.nodes.list()).map((node) => [node.name, node]));
+  const endpoints = (await api.desired.endpoints.list()).filter(({ spec }) => spec.network === network.id);
+  const items = endpoints.map(({ id, name, owner, spec: { mac, addresses } }) => {
+    const node = nodes.get(owner ?? api.node);
+    // Without a record a node is not known to be anywhere: it has been removed, or has not registered yet.
+    const state = node?.session.state ?? 'lost';
+    return { id, name, node: owner ?? api.node, state, vtep: node?.spec.vtep, mac, addresses };
+  });
+  return { items, ...(await api.peers.inspect(network.id)) };
+}
+
 export function networks(app: ApiApp, api: Api): void {
   const { networks } = api.desired;
   app.openapi(list, async (c) => c.json({ items: await views(api, await networks.list()) }, 200));
@@ -106,6 +131,7 @@ export function networks(app: ApiApp, api: Api): void {
     const network = await networks.get(c.req.valid('param').name);
     return c.json(await api.desired.statuses.view(network), 200);
   });
+  app.openapi(peers, async (c) => c.json(await peersOf(api, c.req.valid('param').name), 200));
   app.openapi(put, async (c) => {
     const create = c.req.valid('header')['if-none-match'] === '*';
     const options = { create, actor: api.actor(c) };

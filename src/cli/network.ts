@@ -136,10 +136,16 @@ const ls = command({
 
 const inspect = command({
   summary: 'Show all of a network: addresses, options, state, conditions',
-  flags: inspectFlags,
+  examples: ["sluice network inspect --peers --format '{{json .Peers.Differences}}' mesh"],
+  flags: {
+    peers: toggle("With its endpoints on all nodes, and what this node's kernel has of them otherwise than it should"),
+    ...inspectFlags,
+  },
   args: { network: words('names or ids', { of: 'network' }) },
-  async run(context, { format }, { network }) {
-    return inspectEach(context, network, (await context.client()).networks.get, format);
+  async run(context, { peers, format }, { network }) {
+    const { networks } = await context.client();
+    const whole = async (ref: string) => ({ ...(await networks.get(ref)), peers: await networks.peers(ref) });
+    return inspectEach(context, network, peers ? whole : networks.get, format);
   },
 });
 

@@ -60,13 +60,14 @@ export function statusText(status: StatusAnswer): string {
     ]),
   );
   const peers = renderTable(
-    ['NODE', 'STATE', 'LAST SEEN', 'EPOCH', 'APPLIED'],
-    nodes.map(({ name, state, silentMs, epoch, applied }) => [
+    ['NODE', 'STATE', 'LAST SEEN', 'EPOCH', 'APPLIED', 'BEHIND'],
+    nodes.map(({ name, state, silentMs, epoch, applied, behind }) => [
       name,
       state,
       agoText(silentMs),
       String(epoch ?? ''),
       String(applied ?? ''),
+      String(behind ?? ''),
     ]),
   );
   const active = conditions.filter((condition) => condition.active);

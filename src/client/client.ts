@@ -8,7 +8,7 @@
  * Every method rejects with a `SluiceError`: the daemon's own code, or `daemon.unreachable`.
  */
 import { type Clock, systemClock } from '../clock.ts';
-import type { StatusAnswer, VersionAnswer, WatchMessage } from '../model/answer.ts';
+import type { PeersAnswer, StatusAnswer, VersionAnswer, WatchMessage } from '../model/answer.ts';
 import type { ContainerRequest, VolumeRequest } from '../model/container/request.ts';
 import type { Volume } from '../model/container/volume.ts';
 import type { Container } from '../model/container.ts';
@@ -67,6 +67,8 @@ export interface Client {
     list(): Promise<readonly View<Network>[]>;
     /** `ref` everywhere: a name, an id, or the beginning of an id. */
     get(ref: string): Promise<View<Network>>;
+    /** Its endpoints on all nodes, and what the node that is asked has of them otherwise than it should. */
+    peers(ref: string): Promise<PeersAnswer>;
     put(name: string, request: NetworkRequest, options?: PutOptions): Promise<View<Network>>;
     remove(ref: string, options?: WaitOptions): Promise<View<Network>>;
     addSubnets(ref: string, add: SubnetsRequest['add'], options?: WaitOptions): Promise<View<Network>>;
@@ -141,6 +143,7 @@ export function createClient(options: ClientOptions = {}): Client {
     host: call.host,
     networks: {
       ...resource<View<Network>, NetworkRequest>(call, 'networks'),
+      peers: (ref) => call.json('GET', at('networks', ref, 'peers')),
       addSubnets: (ref, add, { waitMs } = {}) =>
         call.json('POST', at('networks', ref, 'subnets'), { waitMs, body: { add } satisfies SubnetsRequest }),
       prune: async ({ waitMs } = {}) => {

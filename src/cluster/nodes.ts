@@ -6,9 +6,10 @@ import type { Desired } from '../desired/desired.ts';
 import { Records, sameJson } from '../desired/records.ts';
 import { retrying } from '../desired/turn.ts';
 import { SluiceError } from '../errors.ts';
-import { beatKey, clusterTopic, nameKey, nodePrefix, statusPrefix } from '../model/keys.ts';
+import { beatKey, clusterTopic, nameKey, nodePrefix, objectPrefix, statusPrefix } from '../model/keys.ts';
 import type { Node, NodeRequest, NodeSession, NodeSpec, NodeView } from '../model/node.ts';
-import type { Obj, Status } from '../model/object.ts';
+import { KINDS, type Obj, type Status } from '../model/object.ts';
+import { behind } from './lag.ts';
 
 /** Records that one transaction deletes at most. */
 const BATCH_MAX = 256;
@@ -35,8 +36,8 @@ export class Nodes {
     this.records = new Records('node', options, ({ name }) => nameKey('node', null, name));
   }
 
-  list = async (): Promise<NodeView[]> => (await this.records.list()).map((node) => this.#view(node));
-  get = async (ref: string): Promise<NodeView> => this.#view(await this.records.get(ref));
+  list = async (): Promise<NodeView[]> => this.#measured(await this.records.list());
+  get = async (ref: string): Promise<NodeView> => (await this.#measured([await this.records.get(ref)]))[0]!;
 
   /** Sets and takes away labels, drains or undrains. What is so already changes nothing. */
   update(ref: string, { labels = {}, availability }: NodeRequest, { actor }: NodeWrite = {}): Promise<NodeView> {
@@ -79,6 +80,20 @@ export class Nodes {
     const last = this.#view(node);
     await this.records.forget(node);
     return last;
+  }
+
+  /** With what each has not read yet. */
+  async #measured(nodes: readonly Node[]): Promise<NodeView[]> {
+    const { store } = this.#options;
+    // Asked first: what is written meanwhile is counted as not read, not the other way round.
+    const views = nodes.map((node) => this.#view(node));
+    const lists = await Promise.all(KINDS.map((kind) => store.list(objectPrefix(kind))));
+    const objects = lists.flatMap(({ items }) => items);
+    return views.map((view): NodeView => {
+      const { session, name } = view;
+      if (session.applied === undefined) return view;
+      return { ...view, session: { ...session, behind: behind(objects, name, session.applied) } };
+    });
   }
 
   #view(node: Node): NodeView {

@@ -2,6 +2,7 @@
  * Containers as they run on this host, for what is a stream or a question to a process and so never part of the state. The controller of
  * containers is behind it, src/api in front. `container.stopped` where a process is needed and there is none.
  */
+import type { PeerReport } from '../model/answer.ts';
 import type { Container } from '../model/container.ts';
 import type { ContainerState, Runtime, Streams } from './runtime.ts';
 
@@ -17,4 +18,10 @@ export interface LiveContainers {
   copyOut(container: Container, path: string): AsyncIterable<Uint8Array>;
   /** Unpacks into the directory `path`. */
   copyIn(container: Container, path: string, tar: AsyncIterable<Uint8Array>): Promise<void>;
+}
+
+/** What the kernel has of a network's endpoints, as opposed to what was written of them. */
+export interface LivePeers {
+  /** By id. Changes nothing. */
+  inspect(networkId: string): Promise<PeerReport>;
 }

@@ -61,7 +61,7 @@ export class Controllers {
   readonly #sandboxes: SandboxController;
   readonly #services: ServiceController;
   readonly #names: NameController;
-  readonly #peers: PeerController;
+  readonly peers: PeerController;
   readonly #containers: ContainerController;
   readonly live: LiveContainers;
   readonly #loops: Record<ReconciledKind, Loop>;
@@ -94,7 +94,7 @@ export class Controllers {
     });
     this.#services.views = this.#views;
     this.#names.views = this.#views;
-    this.#peers = new PeerController(context);
+    this.peers = new PeerController(context);
     const networks = new NetworkController(context, this.#firewall, {
       underlay: options.underlay,
       onTunnel: (id) => this.#tunnelled(id),
@@ -127,7 +127,7 @@ export class Controllers {
     this.#peerLoop = new Loop({
       name: 'peer',
       clock: context.clock,
-      reconcile: (id) => this.#peers.reconcile(id),
+      reconcile: (id) => this.peers.reconcile(id),
       onError: (id, error, retryMs) => void this.#failed('network', id, error, retryMs),
     });
     this.#replicaLoop = replicaLoop(context);
@@ -284,7 +284,7 @@ export class Controllers {
       this.#touch(spec.network);
       const isGlobal = world.networks.get(spec.network)?.spec.scope === 'global';
       if (isGlobal) {
-        this.#peers.touch(spec.network, id);
+        this.peers.touch(spec.network, id);
         this.#peerLoop.trigger(spec.network);
       }
       if (!world.isOwn({ owner })) return;
@@ -317,7 +317,7 @@ export class Controllers {
   #nodesChanged(): void {
     for (const id of this.#context.world.joined()) {
       this.#loops.network.trigger(id);
-      this.#peers.review(id);
+      this.peers.review(id);
       this.#peerLoop.trigger(id);
     }
     // A node that is lost or drained leaves names and balancing; one that came back is in again.
@@ -327,7 +327,7 @@ export class Controllers {
   /** A network that spans hosts was set up here, anew, or taken down. */
   #tunnelled(networkId: string): void {
     for (const endpoint of this.#context.world.endpointsOfNetwork(networkId)) this.#loops.endpoint.trigger(endpoint.id);
-    this.#peers.review(networkId);
+    this.peers.review(networkId);
     this.#peerLoop.trigger(networkId);
   }
 
@@ -429,7 +429,7 @@ export class Controllers {
       context: this.#context,
       firewall: this.#firewall,
       loops: this.#loops,
-      peers: { loop: this.#peerLoop, controller: this.#peers },
+      peers: { loop: this.#peerLoop, controller: this.peers },
       ipams: this.#options.ipams,
       prune: async () => [
         ...(await this.#containers.prune()),

@@ -53,6 +53,43 @@ export interface StatusAnswer extends SystemReport {
   readonly nodes?: readonly (NodeSession & { readonly name: string })[];
 }
 
+/** One entry of the kernel's that is not as it should be: without `have` it is missing, without `want` it is surplus. */
+export interface PeerDifference {
+  /**
+   * `forwarding`: MAC → tunnel end point of its host; `bridge`: MAC behind the tunnel's port; `broadcast`: a host that is sent broadcast;
+   * `neighbour`: address → MAC.
+   */
+  readonly table: 'forwarding' | 'bridge' | 'broadcast' | 'neighbour';
+  readonly key: string;
+  readonly want?: string;
+  readonly have?: string;
+}
+
+/** How one node's kernel stands to a network's endpoints. */
+export interface PeerReport {
+  /** Whether the network's tunnel is on this host: it is while the host has an endpoint on it. */
+  readonly joined: boolean;
+  /** Empty when the kernel has exactly what it should. */
+  readonly differences: readonly PeerDifference[];
+}
+
+export interface Peer {
+  readonly id: string;
+  /** Of the endpoint. */
+  readonly name: string;
+  readonly node: string;
+  /** Of the node. */
+  readonly state: NodeSession['state'];
+  /** Tunnel end point of the node. */
+  readonly vtep?: string;
+  readonly mac: string;
+  readonly addresses: readonly string[];
+}
+
+export interface PeersAnswer extends PeerReport {
+  readonly items: readonly Peer[];
+}
+
 /** An object or the status of one has changed, or is gone (`null`). */
 export type ObjectChange =
   | { readonly kind: Kind; readonly id: string; readonly object: Obj | null }

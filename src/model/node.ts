@@ -40,6 +40,8 @@ export interface NodeSession {
   readonly silentMs: number;
   /** Revision of the desired state up to which it has read. */
   readonly applied?: number;
+  /** Objects that concern it and were written after that. */
+  readonly behind?: number;
 }
 
 export type NodeView = View<Node> & { readonly session: NodeSession };

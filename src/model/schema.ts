@@ -4,7 +4,15 @@
  * request.ts so that the CLI does not load zod; `Shape` makes the compiler refuse a field that one of the two lacks.
  */
 import { z } from '@hono/zod-openapi';
-import type { ComponentHealth, Counts, StatusAnswer, VersionAnswer } from './answer.ts';
+import type {
+  ComponentHealth,
+  Counts,
+  Peer,
+  PeerDifference,
+  PeersAnswer,
+  StatusAnswer,
+  VersionAnswer,
+} from './answer.ts';
 import type { ReplicaOf } from './container.ts';
 import type { Endpoint } from './endpoint.ts';
 import { NAME_PATTERN } from './id.ts';
@@ -288,6 +296,7 @@ const sessionShape = {
   epoch: z.int().optional(),
   silentMs: z.int(),
   applied: z.int().optional().openapi({ description: 'Revision of the desired state up to which it has read.' }),
+  behind: z.int().optional().openapi({ description: 'Objects that concern it and were written after `applied`.' }),
 } satisfies Shape<NodeSession>;
 export const nodeView: z.ZodType<NodeView> = (
   view<Node>(
@@ -306,6 +315,32 @@ export const nodeView: z.ZodType<NodeView> = (
     session: z.strictObject(sessionShape),
   })
   .openapi('NodeWithSession') as unknown as z.ZodType<NodeView>;
+export const peersAnswer: z.ZodType<PeersAnswer> = z
+  .strictObject({
+    items: z.array(
+      z.strictObject({
+        id: text,
+        name: text,
+        node: text,
+        state: sessionShape.state,
+        vtep: text.optional(),
+        mac: text,
+        addresses: z.array(text),
+      } satisfies Shape<Peer>),
+    ),
+    joined: z.boolean().openapi({ description: "Whether the network's tunnel is on the node that answers." }),
+    differences: z
+      .array(
+        z.strictObject({
+          table: z.enum(['forwarding', 'bridge', 'broadcast', 'neighbour']),
+          key: text,
+          want: text.optional().openapi({ description: 'Absent: the entry is surplus.' }),
+          have: text.optional().openapi({ description: 'Absent: the entry is missing.' }),
+        } satisfies Shape<PeerDifference>),
+      )
+      .openapi({ description: "What that node's kernel has otherwise than it should." }),
+  } satisfies Shape<PeersAnswer>)
+  .openapi('Peers');
 /** `{items}`: room for more beside the list. */
 export const listOf = <T>(item: z.ZodType<T>) => z.strictObject({ items: z.array(item) });
 

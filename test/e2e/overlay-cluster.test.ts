@@ -78,6 +78,17 @@ while time.time()<end:
     const [a] = hosts;
     const mac = /link\/ether (\S+)/.exec((await boxes[1]!.exec('ip -o link show eth0')).stdout)![1]!;
     const { ipv4 } = boxes[1]!;
+    type Peers = { peers: { joined: boolean; differences: { table: string }[]; items: { node: string }[] } };
+    const peersOf = async () => (await a!.json<[Peers]>('network', 'inspect', '--peers', 'mesh'))[0].peers;
+    await eventually(async () => (await peersOf()).differences.length === 0);
+    expect((await peersOf()).items.map(({ node }) => node).sort()).toHaveLength(3);
+    // Quicker than the next audit, or else once more.
+    await eventually(async () => {
+      await a!.must(`bridge fdb replace ${mac} dev sx${vni} dst 198.18.0.99 self static`);
+      const found = (await peersOf()).differences;
+      expect(found.filter(({ table }) => table !== 'forwarding')).toEqual([]);
+      return found.some((each) => JSON.stringify(each).includes('198.18.0.99'));
+    });
     for (const harm of [
       `bridge fdb replace ${mac} dev sx${vni} dst 198.18.0.99 self static`,
       `bridge fdb del ${mac} dev sx${vni} master`,

@@ -32,6 +32,44 @@ describe('nodes by API and command line', () => {
     expect(await world.must('status')).toMatch(/host-2 +unreachable +9 s ago +4 +12/);
   });
 
+  test('are behind by what concerns them and they have not read', async () => {
+    const { state, sessions } = world.world;
+    const behind = async () => JSON.parse(await world.must('node inspect host-2'))[0].session.behind;
+    const { revision } = (await state.networks.put('web', { subnets: [{ cidr: '10.20.0.0/24' }] })).object;
+    sessions.set('host-2', { state: 'ready', silentMs: 0, applied: revision });
+    // A sandbox of another node's does not concern it, a service of the cluster's does.
+    await state.sandboxes.put('box', { networks: [{ network: 'web' }] });
+    expect(await behind()).toBe(0);
+    await register('host-3').refresh();
+    expect(await behind()).toBe(1);
+    expect(await world.must('status')).toMatch(new RegExp(`host-2 +ready +now +${revision} +1\n`));
+    sessions.set('host-2', { state: 'ready', silentMs: 0, applied: revision + 1_000 });
+    expect(await behind()).toBe(0);
+  });
+
+  test("a network shows its endpoints by node, and what is amiss in this node's kernel", async () => {
+    const { state, reports, sessions } = world.world;
+    const { object } = await state.networks.put('web', { subnets: [{ cidr: '10.20.0.0/24' }] });
+    const box = (await state.sandboxes.put('box', { networks: [{ network: 'web', ip: '10.20.0.9' }] })).object;
+    await register(box.owner!).refresh();
+    sessions.set(box.owner!, { state: 'unreachable', silentMs: 9_000 });
+    const differences = [{ table: 'forwarding', key: '02:42:0a:14:00:09', want: '192.0.2.1' }] as const;
+    reports.set(object.id, { joined: true, differences });
+    const [view] = JSON.parse(await world.must('network inspect --peers web'));
+    expect(view).toMatchObject({ name: 'web', peers: { joined: true, differences } });
+    expect(view.peers.items).toMatchObject([
+      {
+        node: box.owner,
+        state: 'unreachable',
+        vtep: '192.0.2.1',
+        mac: '02:42:0a:14:00:09',
+        addresses: ['10.20.0.9/24'],
+      },
+    ]);
+    expect(JSON.parse(await world.must('network inspect web'))[0]).not.toHaveProperty('peers');
+    expect(await world.sluice('network inspect --peers nothing')).toMatchObject({ status: 1 });
+  });
+
   test('take labels and give them up again', async () => {
     await world.must('node label --add zone=a --add rack=7 host-1');
     await world.must('node label --add zone=b --rm rack host-1');

@@ -14,6 +14,7 @@ import { createDesired } from '../../src/desired/desired.ts';
 import { SluiceError } from '../../src/errors.ts';
 import { createIpam } from '../../src/ipam/ipam.ts';
 import { createLogger } from '../../src/log.ts';
+import type { PeerReport } from '../../src/model/answer.ts';
 import type { Endpoint } from '../../src/model/endpoint.ts';
 import type { Network } from '../../src/model/network.ts';
 import type { NodeSession } from '../../src/model/node.ts';
@@ -188,6 +189,8 @@ export class World {
     statuses: this.state.statuses,
   };
 
+  /** What this node's kernel has of a network's endpoints, by the network's id. */
+  readonly reports = new Map<string, PeerReport>();
   /** What this node knows of each session; not named: ready. */
   readonly sessions = new Map<string, NodeSession>();
   readonly nodes = new Nodes({
@@ -206,6 +209,7 @@ export class World {
     const logger = createLogger('silent');
     return createApi({
       desired: this.desired,
+      peers: { inspect: async (id) => this.reports.get(id) ?? { joined: false, differences: [] } },
       live: new Proxy({} as LiveContainers, { get: (_, key) => Reflect.get(this.live, key) }),
       nodes: this.nodes,
       store: this.store,

@@ -1,5 +1,12 @@
 import { describe, expect, test } from 'vitest';
-import { describeChanges, diffPeers, type Member, planPeers, readPeers } from '../../src/controller/peer/plan.ts';
+import {
+  describeChanges,
+  differencesOf,
+  diffPeers,
+  type Member,
+  planPeers,
+  readPeers,
+} from '../../src/controller/peer/plan.ts';
 import { PeerTable } from '../../src/controller/peer/table.ts';
 import { createFakeKernel } from '../../src/kernel/fake.ts';
 
@@ -69,6 +76,34 @@ describe('plan of peers', () => {
     });
     expect(changes.flood).toEqual({ set: [A], remove: ['192.0.2.9'] });
     expect(changes.neighbours.remove).toEqual(['10.50.0.9', 'fd00:50::9']);
+  });
+
+  test('each difference is named: missing, surplus, other than it should be', () => {
+    const plan = planPeers([member(3, A), member(4, B), member(5)]);
+    const actual = planPeers([member(3, B), member(5), member(9, '192.0.2.9')]);
+    const found = differencesOf(actual, diffPeers(actual, plan));
+    const of = (table: string) =>
+      found.filter((each) => each.table === table).map(({ key, want, have }) => [key, want, have]);
+    expect(of('forwarding')).toEqual([
+      [mac(3), A, B],
+      [mac(4), B, undefined],
+      [mac(9), undefined, '192.0.2.9'],
+    ]);
+    expect(of('bridge')).toEqual([
+      [mac(4), 'listed', undefined],
+      [mac(9), undefined, 'listed'],
+    ]);
+    expect(of('broadcast')).toEqual([
+      [A, 'listed', undefined],
+      ['192.0.2.9', undefined, 'listed'],
+    ]);
+    expect(of('neighbour')).toEqual([
+      ['10.50.0.4', mac(4), undefined],
+      ['fd00:50::4', mac(4), undefined],
+      ['10.50.0.9', undefined, mac(9)],
+      ['fd00:50::9', undefined, mac(9)],
+    ]);
+    expect(differencesOf(plan, diffPeers(plan, plan))).toEqual([]);
   });
 
   test('of somebody of whom it is not known where he is everything stays', () => {

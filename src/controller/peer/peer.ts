@@ -4,6 +4,7 @@
  */
 import type { NetworkResult } from '../../contracts/driver.ts';
 import { fault } from '../../fault.ts';
+import type { PeerReport } from '../../model/answer.ts';
 import type { Endpoint } from '../../model/endpoint.ts';
 import type { Network } from '../../model/network.ts';
 import type { Context } from '../context.ts';
@@ -44,18 +45,11 @@ export class PeerController {
   }
 
   async reconcile(networkId: string): Promise<void> {
-    const { world, tracker, kernel, clock } = this.#context;
-    const network = world.networks.get(networkId);
-    const { ifindex, tunnel } = tracker.detail<TunnelDetail>('network', networkId);
-    if (!network || ifindex === undefined || !tunnel) {
+    const network = this.#context.world.networks.get(networkId);
+    const table = network && this.#tableOf(networkId);
+    if (!table) {
       this.#forget(networkId);
       return;
-    }
-    const place = { bridge: ifindex, tunnel: tunnel.ifindex };
-    let table = this.#tables.get(networkId);
-    if (!table || table.place.bridge !== place.bridge || table.place.tunnel !== place.tunnel) {
-      table = new PeerTable(place, kernel.host.netlink, () => clock.sleep(0));
-      this.#tables.set(networkId, table);
     }
     const ids = this.#news.get(networkId) ?? new Set();
     this.#news.delete(networkId);
@@ -76,17 +70,44 @@ export class PeerController {
     return this.#tables.get(networkId)?.size ?? 0;
   }
 
-  async #sync(network: Network, table: PeerTable): Promise<void> {
-    const { world, tracker } = this.#context;
+  /** Compares with the kernel and changes nothing. */
+  async inspect(networkId: string): Promise<PeerReport> {
+    const network = this.#context.world.networks.get(networkId);
+    const table = network && this.#tableOf(networkId);
+    if (!table) return { joined: false, differences: [] };
+    return { joined: true, differences: await table.compare(() => this.#membersOf(network)) };
+  }
+
+  /** Undefined while the network has no tunnel on this host. */
+  #tableOf(networkId: string): PeerTable | undefined {
+    const { tracker, kernel, clock } = this.#context;
+    const { ifindex, tunnel } = tracker.detail<TunnelDetail>('network', networkId);
+    if (ifindex === undefined || !tunnel) return undefined;
+    const known = this.#tables.get(networkId);
+    if (known && known.place.bridge === ifindex && known.place.tunnel === tunnel.ifindex) return known;
+    const place = { bridge: ifindex, tunnel: tunnel.ifindex };
+    const table = new PeerTable(place, kernel.host.netlink, () => clock.sleep(0));
+    this.#tables.set(networkId, table);
+    return table;
+  }
+
+  /** What the kernel must have, and the MACs of those of whom it is not known where they are. */
+  #membersOf(network: Network): { members: Member[]; keep: Set<string> } {
+    const { world } = this.#context;
     // Older first: where a move has been told half-way, the new place counts.
     const all = [...world.endpointsOfNetwork(network.id), ...world.peersOfNetwork(network.id).values()].sort(
       (a, b) => a.revision - b.revision,
     );
     const members = all.flatMap((endpoint) => this.#memberOf(endpoint) ?? []);
     const lost = all.filter((endpoint) => !world.isOwn(endpoint) && !this.#vtepOf(endpoint));
+    return { members, keep: new Set(lost.map(({ spec }) => spec.mac)) };
+  }
+
+  async #sync(network: Network, table: PeerTable): Promise<void> {
+    const { members, keep } = this.#membersOf(network);
     const again = table.synced;
-    const amiss = await table.sync(members, new Set(lost.map(({ spec }) => spec.mac)));
-    if (again) await tracker.repaired('network', network.id, amiss);
+    const amiss = await table.sync(members, keep);
+    if (again) await this.#context.tracker.repaired('network', network.id, amiss);
   }
 
   /** Without those of which it is not known where they are: what is there of theirs stays. */

@@ -5,6 +5,7 @@
  * place in the list of those who receive broadcast and multicast (the all-zero MAC).
  */
 import type { FdbEntry, Neighbour } from '../../contracts/kernel.ts';
+import type { PeerDifference } from '../../model/answer.ts';
 
 export interface Member {
   readonly id: string;
@@ -101,5 +102,31 @@ export function describeChanges({ remote, behind, flood, neighbours }: PeerChang
     ...count(flood.remove.length, 'hosts taken off the broadcast list'),
     ...count(neighbours.set.length, 'neighbours set'),
     ...count(neighbours.remove.length, 'neighbours removed'),
+  ];
+}
+
+/** The same entry by entry: what each should be, and what it is. `changes` lead from the one state to the other. */
+export function differencesOf(from: PeerState, { remote, behind, flood, neighbours }: PeerChanges): PeerDifference[] {
+  const surplus = (
+    table: PeerDifference['table'],
+    keys: readonly string[],
+    have: (key: string) => string | undefined,
+  ) => keys.map((key): PeerDifference => ({ table, key, have: have(key) }));
+  const amiss = (
+    table: PeerDifference['table'],
+    entries: readonly (readonly [string, string])[],
+    have: (key: string) => string | undefined,
+  ) => entries.map(([key, want]): PeerDifference => ({ table, key, want, have: have(key) }));
+  const listed = (keys: readonly string[]) => keys.map((key) => [key, 'listed'] as const);
+  const nothing = () => undefined;
+  return [
+    ...amiss('forwarding', remote.set, (mac) => from.remote.get(mac)),
+    ...surplus('forwarding', remote.remove, (mac) => from.remote.get(mac)),
+    ...amiss('bridge', listed(behind.set), nothing),
+    ...surplus('bridge', behind.remove, () => 'listed'),
+    ...amiss('broadcast', listed(flood.set), nothing),
+    ...surplus('broadcast', flood.remove, () => 'listed'),
+    ...amiss('neighbour', neighbours.set, (ip) => from.neighbours.get(ip)),
+    ...surplus('neighbour', neighbours.remove, (ip) => from.neighbours.get(ip)),
   ];
 }

@@ -3,7 +3,17 @@
  * whatever the number of others. The kernel is dumped at the first look and at audits only.
  */
 import type { Netlink } from '../../contracts/kernel.ts';
-import { describeChanges, diffPeers, type Member, type PeerChanges, planPeers, readPeers } from './plan.ts';
+import type { PeerDifference } from '../../model/answer.ts';
+import {
+  describeChanges,
+  differencesOf,
+  diffPeers,
+  type Member,
+  type PeerChanges,
+  type PeerState,
+  planPeers,
+  readPeers,
+} from './plan.ts';
 
 const ZERO_MAC = '00:00:00:00:00:00';
 /** Entries set in one stretch: 15 ms of blocked event loop. */
@@ -43,14 +53,8 @@ export class PeerTable {
 
   /** Brings the kernel to exactly these members; what was amiss, in words. */
   async sync(members: readonly Member[], keep: ReadonlySet<string>): Promise<string[]> {
-    const { bridge, tunnel } = this.place;
-    // Dumps of 10,000 peers take the event loop 40 ms each. Only we change these entries, and no news are followed meanwhile.
-    const fdb = this.#netlink.fdb(tunnel);
-    await this.#breathe();
-    const neighbours = this.#netlink.neighbours(bridge);
-    await this.#breathe();
-    const actual = readPeers(fdb, neighbours);
-    const changes = diffPeers(actual, planPeers(members), keep);
+    // Only we change these entries, and no news are followed meanwhile.
+    const changes = diffPeers(await this.#read(), planPeers(members), keep);
     await this.#apply(changes);
     this.#members.clear();
     this.#holders.clear();
@@ -58,6 +62,25 @@ export class PeerTable {
     for (const member of members) this.#remember(member);
     this.#synced = true;
     return describeChanges(changes);
+  }
+
+  /** What `sync` would set right, and does not. `members` is asked once the kernel has been read. */
+  async compare(
+    members: () => { readonly members: readonly Member[]; readonly keep: ReadonlySet<string> },
+  ): Promise<PeerDifference[]> {
+    const actual = await this.#read();
+    const { members: wanted, keep } = members();
+    return differencesOf(actual, diffPeers(actual, planPeers(wanted), keep));
+  }
+
+  /** Dumps of 10,000 peers take the event loop 40 ms each. */
+  async #read(): Promise<PeerState> {
+    const { bridge, tunnel } = this.place;
+    const fdb = this.#netlink.fdb(tunnel);
+    await this.#breathe();
+    const neighbours = this.#netlink.neighbours(bridge);
+    await this.#breathe();
+    return readPeers(fdb, neighbours);
   }
 
   /** Follows single endpoints; null: it is gone. */
