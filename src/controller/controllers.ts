@@ -80,7 +80,11 @@ export class Controllers {
     this.#firewall = new Firewall(context, options);
     this.#moved = new MovedLinks(context.clock, (moved) => this.#lookAt(moved));
     this.#spaces = new Spaces(context);
-    this.#services = new ServiceController(context, this.#spaces);
+    const published = new PublishController(context, {
+      address: options.publishAddress,
+      closed: () => this.#firewall.keepsOut(),
+    });
+    this.#services = new ServiceController(context, this.#spaces, published);
     this.#names = new NameController(context);
     this.#views = new Views(context, {
       fill: async (view) => {
@@ -101,19 +105,15 @@ export class Controllers {
     });
     this.#sandboxes = new SandboxController(context, this.#spaces, this.#views);
     const endpoints = new EndpointController(context, this.#spaces, (endpoint) => this.#withdraw(endpoint));
-    const published = { address: options.publishAddress, closed: () => this.#firewall.keepsOut() };
-    this.#containers = new ContainerController(
-      context,
-      {
-        trigger: (id) => this.#loops.container.trigger(id),
-        placed: ({ spec }) => {
-          this.#touchSandbox(spec.sandbox);
-          if (spec.replica) this.#replicate(spec.replica.service);
-        },
-        leaving: ({ spec }) => this.#settleUsing(spec.sandbox),
+    this.#containers = new ContainerController(context, {
+      published,
+      trigger: (id) => this.#loops.container.trigger(id),
+      placed: ({ spec }) => {
+        this.#touchSandbox(spec.sandbox);
+        if (spec.replica) this.#replicate(spec.replica.service);
       },
-      new PublishController(context, published),
-    );
+      leaving: ({ spec }) => this.#settleUsing(spec.sandbox),
+    });
     this.live = liveContainers(context, this.#containers);
     const volumes = new VolumeController(context);
     this.#loops = {

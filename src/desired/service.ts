@@ -11,6 +11,7 @@ import type { Sandbox } from '../model/sandbox.ts';
 import type { Assignment, AssignmentAnswer } from '../model/service/placement.ts';
 import type { BackendSpec, ReplicaSpec, Service, ServiceSpec } from '../model/service.ts';
 import { imageCalled } from './container/image.ts';
+import { publishing } from './container/publish.ts';
 import { leaseFrom, releaseAll } from './lease.ts';
 import { checkName, type Parts, type Put, type PutOptions, Records, sameJson, type WriteOptions } from './records.ts';
 import { BACKENDS_MAX, backendAddress, checkPort, isMeant, portsOf, unique } from './service/port.ts';
@@ -159,12 +160,21 @@ export class Services {
     const ports = portsOf(name, request);
     const aliases = aliasesOf(request);
     const replicas = await this.#replicas(name, request);
+    const publish = request.publish && (await publishing(this.#parts, `service ${name}`, request.publish));
     const backends = await this.#backends(network, request.backends ?? [], [...asked.values()]);
     const id = this.records.newId();
     const service = await undoing(async (undo) => {
       const vips = await this.#vips(id, network, asked, undo);
       fault('service.leased');
-      const spec: ServiceSpec = { network: network.id, vips, ports, backends: backends.specs, replicas, aliases };
+      const spec: ServiceSpec = {
+        network: network.id,
+        vips,
+        ports,
+        backends: backends.specs,
+        replicas,
+        aliases,
+        publish,
+      };
       const service = this.records.fresh(id, name, network.owner, request.labels ?? {}, spec);
       const revision = await this.#parts.store.transact(
         [...this.records.creation(service), ...this.#networks.reference(network), ...backends.ops],
@@ -190,7 +200,10 @@ export class Services {
     const { specs: backends, ops } = await this.#backends(network, request.backends ?? [], vips);
     const replicas = await this.#replicas(service.name, request, service.spec.replicas);
     const ports = portsOf(service.name, request);
-    const spec = { ...service.spec, ports, backends, replicas, aliases: aliasesOf(request) };
+    const publish =
+      request.publish &&
+      (await publishing(this.#parts, `service ${service.name}`, request.publish, service.spec.publish));
+    const spec = { ...service.spec, ports, backends, replicas, aliases: aliasesOf(request), publish };
     return this.#write(service, spec, ops, request.labels ?? {}, options);
   }
 

@@ -1,5 +1,5 @@
 /** What callers PUT, by name; src/model/schema.ts validates it (kept apart so that the CLI does not load zod). */
-import type { ReplicaTemplate } from './container/request.ts';
+import type { PublishRequest, ReplicaTemplate } from './container/request.ts';
 import type { Obj, Status } from './object.ts';
 import type { PlacementSpec } from './service/placement.ts';
 import type { Protocol } from './service.ts';
@@ -82,6 +82,8 @@ export interface ServiceRequest {
     readonly placement?: PlacementSpec;
   };
   readonly aliases?: readonly string[];
+  /** Ports of the host that lead to the backends. */
+  readonly publish?: readonly PublishRequest[];
   readonly labels?: Readonly<Record<string, string>>;
 }
 

@@ -1,4 +1,5 @@
 import type { ReplicaTemplate } from './container/request.ts';
+import type { PublishSpec } from './container.ts';
 import type { Obj } from './object.ts';
 import type { PlacementSpec } from './service/placement.ts';
 
@@ -41,6 +42,8 @@ export interface ServiceSpec {
   readonly backends: readonly BackendSpec[];
   readonly replicas?: ReplicaSpec;
   readonly aliases: readonly string[];
+  /** On every node, balanced over the backends that run there. */
+  readonly publish?: readonly PublishSpec[];
 }
 
 export type Service = Obj<'service', ServiceSpec>;

@@ -28,6 +28,12 @@ try:
     print(s.recv(1000).decode().split('\\r')[0].strip())
 except OSError as error: print(type(error).__name__)
 `;
+const WHO = `
+import socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 1)
+s.sendall(b'GET /who HTTP/1.0\\r\\n\\r\\n')
+print(s.makefile('rb').read().split(b'\\r\\n\\r\\n')[1].decode())
+`;
 const OK = 'HTTP/1.1 200 OK';
 type Place = Pick<ContainerHost, 'must'>;
 const ask = async (from: Place, address: string, port: number, kind = 'tcp'): Promise<string> =>
@@ -164,6 +170,33 @@ test("where the host's firewall drops by default, a port is for the loopback unl
   await eventually(async () => (await ask(host.outside, host.address, 8084)) === OK, 15_000);
   await host.cli('rm', '-f', 'kept', 'shop');
   expect(await host.must(['nft', 'list', 'tables'])).not.toContain('publish');
+});
+
+test('a service is published over its replicas, and follows them', async () => {
+  const create = (name: string, ...words: string[]) =>
+    host.sluice(['service', 'create', '--name', name, '--network', 'web', ...words]);
+  const words = ['sh', '-c', 'hostname > /tmp/who; exec busybox httpd -f -p [::]:80 -h /tmp'];
+  expect(await create('mall', '-p', '8087:80', '--port', '80', '--replicas', '2', 'busybox', ...words)).toMatchObject({
+    code: 0,
+  });
+  const who = async (from: Place, address: string): Promise<string> =>
+    (await from.must([PYTHON, '-S', '-c', WHO, address, '8087'])).trim();
+  const seen = new Set<string>();
+  await eventually(async () => {
+    seen.add(await who(host.outside, host.address));
+    seen.add(await who(host, '127.0.0.1'));
+    return seen.size === 2;
+  }, 10_000);
+  expect([...seen].every((name) => /^[0-9a-f]{12}$/.test(name))).toBe(true);
+  await host.cli('service', 'scale', 'mall=0');
+  await eventually(async () => (await ask(host.outside, host.address, 8087)) === 'ConnectionRefusedError', 10_000);
+  await host.cli('service', 'scale', 'mall=1');
+  await eventually(async () => (await ask(host.outside, host.address6, 8087)) !== 'ConnectionRefusedError', 10_000);
+  const taken = await run('taker', '-p', '8087:80', ...SERVER);
+  expect(taken).toMatchObject({ code: 125, stderr: expect.stringContaining('published by service mall') });
+  await host.cli('rm', 'taker');
+  await host.cli('service', 'rm', 'mall');
+  await eventually(async () => !(await host.must(['nft', 'list', 'tables'])).includes('publish'), 10_000);
 });
 
 test('what cannot be published says why', async () => {

@@ -81,15 +81,12 @@ export async function openContainerBed(
       },
     });
   const published = new PublishController(context, { closed: () => [] });
-  const controller = new ContainerController(
-    context,
-    {
-      trigger: (id) => containers.trigger(id),
-      placed: ({ name }) => placed.push(name),
-      leaving: async ({ name }) => void placed.push(`${name} leaves`),
-    },
+  const controller = new ContainerController(context, {
     published,
-  );
+    trigger: (id) => containers.trigger(id),
+    placed: ({ name }) => placed.push(name),
+    leaving: async ({ name }) => void placed.push(`${name} leaves`),
+  });
   const volumeController = new VolumeController(context);
   const containers = loop(
     (id) => controller.reconcile(id),

@@ -6,7 +6,7 @@ import type { PublishedPort } from '../../src/contracts/publisher.ts';
 import { isKeptIn, planPort, planWays } from '../../src/controller/publish/plan.ts';
 import { portChooser, publishOf } from '../../src/desired/container/publish.ts';
 import { createFakeKernel } from '../../src/kernel/fake.ts';
-import type { Container, PublishSpec } from '../../src/model/container.ts';
+import type { PublishSpec } from '../../src/model/container.ts';
 
 describe('--publish', () => {
   test.each([
@@ -122,7 +122,7 @@ describe('what a container publishes', () => {
   test('chosen ports are free, on the host and in the store', () => {
     const { ports } = createFakeKernel();
     ports.foreign.set('tcp/49153', 'nginx (process 7)');
-    const theirs = { spec: { publish: [{ protocol: 'tcp', published: 49_152 }] } } as unknown as Container;
+    const theirs: PublishSpec = { published: 49_152, target: 80, protocol: 'tcp', mode: 'host' };
     const draws = [0, 1, 2, 3].map((n) => n / 16_384);
     const choose = portChooser([theirs], [{ target: 80, published: 49_154 }, { target: 81 }], {
       ports,
@@ -190,6 +190,30 @@ describe('on this host', () => {
     ]);
     expect(planPort(spec, [], { closed: false })).toBeNull();
     expect(planPort({ ...spec, address: 'fd00::1' }, ways.slice(0, 1), { closed: false })).toBeNull();
+  });
+});
+
+describe('a service on this host', () => {
+  const backend = (n: number) => ({
+    network: 'web',
+    priority: 0,
+    address: `10.1.0.${n}`,
+    ifname: 'slweb',
+    subnet: '10.1.0.0/24',
+  });
+  const spec: PublishSpec = { published: 8080, target: 80, protocol: 'tcp', mode: 'host' };
+
+  test('leads to all of its backends, and stays published without any', () => {
+    const [port] = planPort(spec, [backend(2), { ...backend(3), port: 8000 }], { closed: false }, [4])!;
+    expect(port?.backends.map(({ address, port }) => [address, port])).toEqual([
+      ['10.1.0.2', 80],
+      ['10.1.0.3', 8000],
+    ]);
+    expect(planPort(spec, [], { closed: false }, [4, 6])?.map(({ address, backends }) => [address, backends])).toEqual([
+      ['0.0.0.0', []],
+      ['::', []],
+    ]);
+    expect(planPort(spec, [], { closed: false })).toBeNull();
   });
 });
 

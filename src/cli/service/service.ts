@@ -18,6 +18,7 @@ import {
   word,
   words,
 } from '../command/flag.ts';
+import { publishFlag } from '../command/publish.ts';
 import { waitFlags, waitOf, warn } from '../command/wait.ts';
 import { pullFlags, withImage } from '../container/run.ts';
 import { namesOf } from '../endpoint.ts';
@@ -74,6 +75,7 @@ export const readBackend: Reader<BackendRequest> = (given) => {
 };
 
 const createFlags = {
+  publish: publishFlag,
   ...replicaFlags,
   ...pullFlags,
   name: one('NAME', text, 'Name of the service, in DNS as well'),
@@ -98,11 +100,12 @@ export function serviceRequest(
   flags: FlagValues<typeof createFlags>,
   replicas?: ServiceRequest['replicas'],
 ): ServiceRequest {
-  const { network = 'bridge', ip, port, backend, networkAlias, label } = flags;
+  const { network = 'bridge', ip, port, publish, backend, networkAlias, label } = flags;
   return {
     network,
     ...(ip.length > 0 && { ips: ip }),
     ...(port.length > 0 && { ports: port }),
+    ...(publish.length > 0 && { publish: publish.flat() }),
     ...(backend.length > 0 && { backends: backend }),
     ...(replicas && { replicas }),
     ...(networkAlias.length > 0 && { aliases: networkAlias }),

@@ -39,6 +39,7 @@ const FINAL = [
 ] as const;
 
 export interface ContainerHooks {
+  readonly published: PublishController;
   readonly trigger: (id: string) => void;
   /** Its name, or its place among backends, came or went. */
   readonly placed: (container: Container) => void;
@@ -56,11 +57,11 @@ export class ContainerController {
   readonly #memories: Memories;
   readonly #places = new Map<string, string>();
 
-  constructor(context: Context, hooks: ContainerHooks, publish: PublishController) {
+  constructor(context: Context, hooks: ContainerHooks) {
     const { clock, runtime, logger } = context;
     this.#context = context;
     this.#hooks = hooks;
-    this.#publish = publish;
+    this.#publish = hooks.published;
     this.attachers = new Attachers(runtime);
     this.#memories = new Memories(clock, hooks.trigger);
     this.#health = new HealthChecks({ clock, runtime, logger, onChange: hooks.trigger });

@@ -1,4 +1,4 @@
-/** What a container's published ports come to on this host: pure. */
+/** What the published ports of a container or service come to on this host: pure. */
 import type { PublishedPort } from '../../contracts/publisher.ts';
 import type { PublishSpec, ShownPort } from '../../model/container.ts';
 
@@ -10,6 +10,8 @@ export interface Candidate {
   /** Interface of the host, and the subnet behind it. */
   readonly ifname: string;
   readonly subnet: string;
+  /** Instead of the published port's target. */
+  readonly port?: number;
 }
 
 const isV6 = (address: string): boolean => address.includes(':');
@@ -37,26 +39,34 @@ export interface Defaults {
 export const isKeptIn = ({ address, from }: PublishSpec, defaults: Defaults): boolean =>
   defaults.closed && address === undefined && defaults.address === undefined && from === undefined;
 
-/** Null: no endpoint has an address by which the port could be reached from there. */
-export function planPort(spec: PublishSpec, ways: readonly Candidate[], defaults: Defaults): PublishedPort[] | null {
+/**
+ * A port leads to all ways of its family. `families`: those in which it is published although there is no way at the moment. Null: in none of
+ * them could it be reached by that address.
+ */
+export function planPort(
+  spec: PublishSpec,
+  ways: readonly Candidate[],
+  defaults: Defaults,
+  families: readonly (4 | 6)[] = [],
+): PublishedPort[] | null {
   const given = spec.address ?? defaults.address;
   const addresses = given !== undefined ? [given] : isKeptIn(spec, defaults) ? LOOPBACK : ALL;
   const ports = addresses.flatMap((address): PublishedPort[] => {
-    const way = ways.find((one) => isV6(one.address) === isV6(address));
-    if (!way || address === '::1') return [];
+    const own = ways.filter((one) => isV6(one.address) === isV6(address));
+    if (address === '::1' || (own.length === 0 && !families.includes(isV6(address) ? 6 : 4))) return [];
     const { from = 'any', protocol, published, target } = spec;
-    const backend = { address: way.address, port: target, ifname: way.ifname, subnet: way.subnet };
+    const backends = own.map((way) => ({
+      address: way.address,
+      port: way.port ?? target,
+      ifname: way.ifname,
+      subnet: way.subnet,
+    }));
     const clients = from === 'any' ? from : from.filter((cidr) => isV6(cidr) === isV6(address));
-    return [{ address, port: published, protocol, from: clients, backends: [backend] }];
+    return [{ address, port: published, protocol, from: clients, backends }];
   });
   return ports.length > 0 ? ports : null;
 }
 
 /** As `ps` and `port` show it. */
-export const shownPorts = (ports: readonly PublishedPort[]): ShownPort[] =>
-  ports.map(({ address, port, protocol, backends }) => ({
-    address,
-    published: port,
-    target: backends[0]!.port,
-    protocol,
-  }));
+export const shownPorts = (ports: readonly PublishedPort[], { target }: PublishSpec): ShownPort[] =>
+  ports.map(({ address, port, protocol }) => ({ address, published: port, target, protocol }));

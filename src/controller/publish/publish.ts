@@ -1,11 +1,13 @@
 /**
- * Published ports of containers. Before a container starts, its ports are held against others of this host and translated; while it has a name
+ * Published ports of containers and services. Before a container starts, its ports are held against others of this host and translated; while it has a name
  * they stay so, whatever becomes of the daemon. A hold ends with the daemon and is taken up again by the next one.
  */
 import type { PublishedPort } from '../../contracts/publisher.ts';
 import { isSluiceError, SluiceError } from '../../errors.ts';
-import type { Container, ShownPort } from '../../model/container.ts';
-import { contains, parseCidr } from '../../model/ip.ts';
+import type { Container, PublishSpec, ShownPort } from '../../model/container.ts';
+import type { Endpoint } from '../../model/endpoint.ts';
+import { contains, familyOf, parseCidr } from '../../model/ip.ts';
+import type { Service } from '../../model/service.ts';
 import type { Context } from '../context.ts';
 import type { Blocker } from '../firewall/forward.ts';
 import { type Candidate, type Defaults, isKeptIn, planPort, planWays, shownPorts } from './plan.ts';
@@ -38,23 +40,65 @@ export class PublishController {
    * Its ports are published as they should be, once its endpoints are ready; what is shown of them. `port.inuse`, `port.address`,
    * `port.unreachable`: nothing more is published than was.
    */
-  async ensure(container: Container): Promise<ShownPort[]> {
+  ensure(container: Container): Promise<ShownPort[]> {
+    const { publish, sandbox } = container.spec;
+    return this.#ensure(container, publish, () => planWays(this.#candidates(sandbox)));
+  }
+
+  /**
+   * The same over a service's backends: those of this host whose answers come back by the service's network. As many as the publisher takes,
+   * always the same ones. `port.unreachable` where the network has no gateway here.
+   */
+  async ensureService(service: Service, endpoints: readonly Endpoint[]): Promise<ShownPort[]> {
+    const { world, publisher } = this.#context;
+    const { spec } = service;
+    const network = world.networks.get(spec.network);
+    const subnets = network?.spec.internal ? [] : (network?.spec.subnets ?? []);
+    const families = subnets.flatMap(({ cidr, gateway }) => (gateway ? [familyOf(cidr)] : []));
+    const ways = (): Candidate[] =>
+      [4, 6].flatMap((family) =>
+        spec.backends
+          .flatMap((backend): Candidate[] => {
+            if (!('sandbox' in backend)) return [];
+            if (!endpoints.some((one) => one.spec.sandbox === backend.sandbox && world.isOwn(one))) return [];
+            return planWays(this.#candidates(backend.sandbox))
+              .filter((way) => way.network === network?.name && familyOf(way.address) === family)
+              .map((way) => (backend.port ? { ...way, port: backend.port } : way));
+          })
+          .sort((a, b) => (a.address < b.address ? -1 : 1))
+          .slice(0, publisher.capabilities().backendsMax),
+      );
+    return this.#ensure(service, spec.publish ?? [], ways, families);
+  }
+
+  async #ensure(
+    { kind, id, name }: Container | Service,
+    publish: readonly PublishSpec[],
+    waysNow: () => Candidate[],
+    families: readonly (4 | 6)[] = [],
+  ): Promise<ShownPort[]> {
     const { publisher } = this.#context;
     const { address } = this.#options;
-    const { id, spec } = container;
-    if (spec.publish.length === 0) return [];
-    const ways = planWays(this.#candidates(spec.sandbox));
-    const blockers = spec.publish.some((port) => isKeptIn(port, { address, closed: true })) ? this.#blockers() : [];
+    if (publish.length === 0) {
+      this.withdraw(id);
+      return [];
+    }
+    const ways = waysNow();
+    const blockers = publish.some((port) => isKeptIn(port, { address, closed: true })) ? this.#blockers() : [];
     const defaults: Defaults = { address, closed: blockers.length > 0 };
-    const ports = spec.publish.flatMap((port) => {
-      const planned = planPort(port, ways, defaults);
-      if (planned) return planned;
+    const shown: ShownPort[] = [];
+    const ports = publish.flatMap((port) => {
+      const planned = planPort(port, ways, defaults, families);
+      if (planned) {
+        shown.push(...shownPorts(planned, port));
+        return planned;
+      }
       // Perhaps it has left a network: its address there may soon be another's.
       this.withdraw(id);
       throw new SluiceError(
         'port.unreachable',
-        `container ${container.name} has no address by which port ${port.target}/${port.protocol} could be published${port.address ? ` on ${port.address}` : ''}: it takes a network with a gateway on this host that is not internal`,
-        { container: id, port: port.target },
+        `${kind} ${name} has no address by which port ${port.target}/${port.protocol} could be published${port.address ? ` on ${port.address}` : ''}: it takes a network with a gateway on this host that is not internal`,
+        { [kind]: id, port: port.target },
       );
     });
     // The loopback's port and every address's could not both be held.
@@ -68,9 +112,9 @@ export class PublishController {
       undo();
       throw this.#named(error);
     }
-    const kept = spec.publish.filter((port) => isKeptIn(port, defaults));
-    await this.#context.tracker.condition('container', id, 'LoopbackOnly', kept.length > 0, keptWords(kept, blockers));
-    return shownPorts(ports);
+    const kept = publish.filter((port) => isKeptIn(port, defaults));
+    await this.#context.tracker.condition(kind, id, 'LoopbackOnly', kept.length > 0, keptWords(kept, blockers));
+    return shown;
   }
 
   /** Its end has come. */
@@ -82,8 +126,9 @@ export class PublishController {
 
   /** Owners that are no more, in words. */
   prune(): string[] {
-    const count = this.#context.publisher.prune(new Set(this.#context.world.containers.keys()));
-    return count > 0 ? [`published ports of ${count} containers that are no more`] : [];
+    const { world, publisher } = this.#context;
+    const count = publisher.prune(new Set([...world.containers.keys(), ...world.services.keys()]));
+    return count > 0 ? [`published ports of ${count} objects that are no more`] : [];
   }
 
   /** The daemon ends: what is published stays, others may bind the ports beside it. */
@@ -127,7 +172,7 @@ export class PublishController {
       const key = keyOf(port);
       if (holds.get(key)) continue;
       try {
-        // Another container's is found by its name first.
+        // Another one's is found by its name first.
         if (!published.has(key)) this.#refuseTaken(id, port);
         holds.set(key, kernel.ports.hold(port.protocol, port.address, port.port));
         added.push(key);
@@ -149,14 +194,18 @@ export class PublishController {
     }
   }
 
-  /** Says whose a port is by the name of the container. */
+  /** Says whose a port is by the name of the container or service. */
   #named(error: unknown): unknown {
     if (!isSluiceError(error, 'port.inuse') || typeof error.details.owner !== 'string') return error;
     const { owner, port, protocol } = error.details;
-    const name = this.#context.world.containers.get(owner as string)?.name ?? owner;
-    return new SluiceError('port.inuse', `port ${port}/${protocol} of this host is published by container ${name}`, {
-      ...error.details,
-    });
+    const { containers, services } = this.#context.world;
+    const { kind = 'container', name = owner } = containers.get(owner) ?? services.get(owner) ?? {};
+    const details = { ...error.details };
+    return new SluiceError(
+      'port.inuse',
+      `port ${port}/${protocol} of this host is published by ${kind} ${name}`,
+      details,
+    );
   }
 
   #letGo(id: string, keep: ReadonlySet<string>): void {

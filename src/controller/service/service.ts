@@ -8,6 +8,7 @@ import { fault } from '../../fault.ts';
 import type { Service } from '../../model/service.ts';
 import { placeOfSandbox } from '../container/place.ts';
 import type { Context } from '../context.ts';
+import type { PublishController } from '../publish/publish.ts';
 import { peerServes, servingReplicas, withReplicas } from '../replica/replica.ts';
 import type { Spaces } from '../spaces.ts';
 import type { View, Views } from '../view.ts';
@@ -22,6 +23,7 @@ interface Programmed {
 export class ServiceController {
   readonly #context: Context;
   readonly #spaces: Spaces;
+  readonly #publish: PublishController;
   readonly #programmed = new Map<string, readonly Programmed[]>();
   /** Backend number → its key, for what pinned maps hold from an earlier life. */
   readonly #keys = new Map<number, string>();
@@ -29,9 +31,10 @@ export class ServiceController {
   #olderSets: readonly string[] = [];
   views: Views | undefined;
 
-  constructor(context: Context, spaces: Spaces) {
+  constructor(context: Context, spaces: Spaces, publish: PublishController) {
     this.#context = context;
     this.#spaces = spaces;
+    this.#publish = publish;
   }
 
   async load(): Promise<void> {
@@ -110,6 +113,7 @@ export class ServiceController {
       dataplane.removeBackends(programmed.set);
     }
     this.#programmed.delete(service.id);
+    this.#publish.withdraw(service.id);
   }
 
   /** Services that balance over the sandbox. */
@@ -165,7 +169,9 @@ export class ServiceController {
     fault('service.frontends');
     for (const stale of before.filter(({ set }) => !next.some((programmed) => programmed.set === set)))
       await this.#withdraw(service, stale);
+    const ports = await this.#publish.ensureService(withReplicas(world, service), endpoints);
     await tracker.ready(service, {
+      ...(ports.length > 0 && { ports }),
       // One that has addresses of both families counts once.
       backends: new Set(
         next.flatMap(({ planned }) => planned.backends.map(({ key, address }) => endpointOfKey(key) ?? address)),
@@ -229,6 +235,7 @@ export class ServiceController {
       if (!sets.has(planned.key))
         sets.set(planned.key, { set: await desired.numbers.allocate('set', planned.key), planned, backends: [] });
     }
+    this.#publish.withdraw(service.id);
     for (const one of sets.values()) await this.#withdraw(service, one);
     this.#programmed.delete(service.id);
     fault('service.withdrawn');

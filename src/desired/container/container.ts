@@ -3,7 +3,7 @@ import type { Image } from '../../contracts/image.ts';
 import { SluiceError } from '../../errors.ts';
 import { fault } from '../../fault.ts';
 import type { ContainerRequest } from '../../model/container/request.ts';
-import type { Container, ContainerDetail, ContainerSpec, PublishSpec, ReplicaOf } from '../../model/container.ts';
+import type { Container, ContainerDetail, ContainerSpec, ReplicaOf } from '../../model/container.ts';
 import { hexId } from '../../model/id.ts';
 import { statusKey, topicsOf } from '../../model/keys.ts';
 import type { Status } from '../../model/object.ts';
@@ -12,7 +12,7 @@ import { checkName, type Parts, type Put, type PutOptions, Records, type WriteOp
 import type { Sandboxes } from '../sandbox.ts';
 import { retrying, undoing } from '../turn.ts';
 import { imageCalled } from './image.ts';
-import { portChooser, publishOf } from './publish.ts';
+import { publishing, publishOf } from './publish.ts';
 import { specDiffers, specOf } from './spec.ts';
 import type { Volumes } from './volume.ts';
 
@@ -162,7 +162,7 @@ export class Containers {
         anonymous.add(volume);
         return volume;
       };
-      const publish = await this.#publish(name, request);
+      const publish = await publishing(this.#parts, `container ${name}`, request.publish ?? []);
       const spec = specOf(name, request, image, made.sandbox.id, { nameVolume, publish });
       const whole = options.replica === undefined ? spec : { ...spec, replica: options.replica };
       const fresh = this.records.fresh(
@@ -182,17 +182,6 @@ export class Containers {
     });
   }
 
-  async #publish(name: string, { publish = [] }: ContainerRequest): Promise<PublishSpec[]> {
-    const { clock, ports, node } = this.#parts;
-    const chosen = publish.some(({ published }) => published === undefined);
-    const containers = chosen ? (await this.list()).filter(({ owner }) => owner === node) : [];
-    const random = (): number => {
-      const [high = 0, low = 0] = clock.random(2);
-      return (high * 256 + low) / 65_536;
-    };
-    return publishOf(name, publish, portChooser(containers, publish, { ports, random }));
-  }
-
   async #difference(found: Container, request: ContainerRequest, image: Image): Promise<string | null> {
     const volumes = (await this.#volumes.list()).filter(({ spec }) => spec.anonymous);
     const anonymous = new Set(volumes.map(({ name }) => name));
@@ -202,7 +191,11 @@ export class Containers {
       return fresh;
     };
     // What was chosen for it is what would be chosen again.
-    const publish = publishOf(found.name, request.publish ?? [], (n) => found.spec.publish[n]?.published ?? 0);
+    const publish = publishOf(
+      `container ${found.name}`,
+      request.publish ?? [],
+      (n) => found.spec.publish[n]?.published ?? 0,
+    );
     const asked = specOf(found.name, request, image, found.spec.sandbox, { nameVolume, publish });
     return (
       specDiffers(found, asked, anonymous) ?? this.#sandboxes.difference(found.spec.sandbox, sandboxRequest(request))

@@ -4,6 +4,8 @@ import { isSluiceError, SluiceError } from '../../errors.ts';
 import type { PublishRequest } from '../../model/container/request.ts';
 import type { Container, PublishSpec } from '../../model/container.ts';
 import { canonicalAddress, formatCidr, parseCidr } from '../../model/ip.ts';
+import type { Service } from '../../model/service.ts';
+import { type Parts, Records } from '../records.ts';
 
 /** RFC 6335: the range that nobody registers. */
 const FIRST = 49_152;
@@ -13,6 +15,31 @@ const ATTEMPTS_MAX = 256;
 const every = (address: string | undefined): boolean =>
   address === undefined || address === '0.0.0.0' || address === '::';
 
+/** The same with ports chosen that are free: of what `before` published, as they were. */
+export async function publishing(
+  parts: Parts,
+  name: string,
+  requests: readonly PublishRequest[],
+  before: readonly PublishSpec[] = [],
+): Promise<PublishSpec[]> {
+  const { clock, ports, node } = parts;
+  const chosen = requests.some(({ published }) => published === undefined);
+  const containers = chosen ? await new Records<'container', Container>('container', parts).list() : [];
+  const services = chosen ? await new Records<'service', Service>('service', parts).list() : [];
+  const random = (): number => {
+    const [high = 0, low = 0] = clock.random(2);
+    return (high * 256 + low) / 65_536;
+  };
+  const published = [...containers, ...services]
+    .filter(({ owner }) => owner === node || owner === null)
+    .flatMap(({ spec }) => spec.publish ?? []);
+  const choose = portChooser(published, requests, { ports, random });
+  return publishOf(name, requests, (n, protocol) => {
+    const { target, protocol: was, published: port } = before[n] ?? {};
+    return target === requests[n]?.target && was === protocol ? port! : choose(n, protocol);
+  });
+}
+
 /** `choose`: a port of the host for the n-th, which names none. `request.invalid` for two that are one. Pure. */
 export function publishOf(
   name: string,
@@ -20,7 +47,7 @@ export function publishOf(
   choose: (n: number, protocol: PublishSpec['protocol']) => number,
 ): PublishSpec[] {
   const refuse = (message: string): never => {
-    throw new SluiceError('request.invalid', `container ${name}: ${message}`, { name });
+    throw new SluiceError('request.invalid', `${name}: ${message}`, { name });
   };
   const all = requests.map((request, n): PublishSpec => {
     const { address, target, protocol = 'tcp', mode = 'host', from } = request;
@@ -55,14 +82,14 @@ export function publishOf(
   return all;
 }
 
-/** Chooses among ports that neither a container of this node has nor, where it can be asked, anybody else on the host. */
+/** Chooses among ports that are not published already nor, where it can be asked, anybody else on the host. */
 export function portChooser(
-  containers: readonly Container[],
+  published: readonly PublishSpec[],
   requests: readonly PublishRequest[],
   { ports, random }: { readonly ports?: Ports; readonly random: () => number },
 ): (n: number, protocol: PublishSpec['protocol']) => number {
   const taken = new Set([
-    ...containers.flatMap(({ spec }) => spec.publish.map(({ protocol, published }) => `${protocol}/${published}`)),
+    ...published.map((one) => `${one.protocol}/${one.published}`),
     ...requests.map(({ protocol = 'tcp', published }) => `${protocol}/${published}`),
   ]);
   return (n, protocol) => {

@@ -92,7 +92,7 @@ const ulimits = z
     z.strictObject({ soft: z.int().min(-1), hard: z.int().min(-1) }),
   )
   .refine((map) => Object.keys(map).length <= 16, 'more than 16 limits');
-const publish = z
+export const publishRequest = z
   .strictObject({
     address: address.optional().openapi({ description: 'Address of the host; absent: the setting `publishAddress`.' }),
     published: port.optional().openapi({ description: 'Port of the host; absent: a free one.' }),
@@ -154,7 +154,7 @@ export const containerRequest = z
     restart: z.strictObject(restart).partial().optional(),
     health: z.strictObject(health).partial().optional().openapi({ description: "What is absent is the image's." }),
     labels: labels.optional(),
-    publish: z.array(publish).max(1024).optional(),
+    publish: z.array(publishRequest).max(1024).optional(),
     start: z.boolean().optional().openapi({ description: 'Also start it.' }),
   } satisfies Shape<ContainerRequest>)
   .openapi('ContainerRequest');
@@ -199,6 +199,14 @@ export const archiveOpen: z.ZodType<ArchiveRequest> = z
   .openapi('ArchiveRequest');
 
 const text = z.string();
+export const publishView = z.strictObject({
+  address: text.optional(),
+  published: z.int(),
+  target: z.int(),
+  protocol: z.enum(['tcp', 'udp']),
+  mode: z.enum(['host', 'ingress']),
+  from: z.union([z.array(text), z.literal('any')]).optional(),
+} satisfies Shape<PublishSpec>);
 export const containerView = view<Container>(
   'container',
   z.strictObject({
@@ -217,16 +225,7 @@ export const containerView = view<Container>(
     ),
     restart: z.strictObject(restart),
     health: z.strictObject(health).optional(),
-    publish: z.array(
-      z.strictObject({
-        address: text.optional(),
-        published: z.int(),
-        target: z.int(),
-        protocol: z.enum(['tcp', 'udp']),
-        mode: z.enum(['host', 'ingress']),
-        from: z.union([z.array(text), z.literal('any')]).optional(),
-      } satisfies Shape<PublishSpec>),
-    ),
+    publish: z.array(publishView),
     wanted: z.enum(['created', 'running', 'stopped']),
     generation: z.int(),
     stopWithinMs: z.int().optional(),

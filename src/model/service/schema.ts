@@ -1,6 +1,6 @@
 /** zod schemas of services, as ../schema.ts has those of networks. */
 import { z } from '@hono/zod-openapi';
-import { replicaTemplate } from '../container/schema.ts';
+import { publishRequest, publishView, replicaTemplate } from '../container/schema.ts';
 import type { BackendRequest, BackendsRequest, ReplicasRequest, ServiceRequest } from '../request.ts';
 import { address, id, labels, name, port, ref, type Shape, view } from '../schema.ts';
 import type { ReplicaSpec, Service, ServicePort } from '../service.ts';
@@ -59,6 +59,11 @@ export const serviceRequest = z
       } satisfies Shape<NonNullable<ServiceRequest['replicas']>>)
       .optional()
       .openapi({ description: 'Containers to run, all alike, and to balance over.' }),
+    publish: z
+      .array(publishRequest)
+      .max(64)
+      .optional()
+      .openapi({ description: 'Ports of the host that lead to the backends.' }),
     aliases: z.array(name).max(32).optional().openapi({ description: 'Further DNS names.' }),
     labels: labels.optional(),
   } satisfies Shape<ServiceRequest>)
@@ -106,6 +111,7 @@ export const serviceView = view<Service>(
       } satisfies Shape<ReplicaSpec>)
       .optional(),
     aliases: z.array(text),
+    publish: z.array(publishView).optional(),
   } satisfies Shape<Service['spec']>),
 );
 
