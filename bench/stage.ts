@@ -48,15 +48,18 @@ export async function openStage(
     lab,
     host,
     client,
-    async sandbox(name) {
-      const { status } = await client.sandboxes.get(name);
-      const { netnsPath, cgroupPath } = (status?.detail ?? {}) as { netnsPath?: string; cgroupPath?: string };
-      if (netnsPath && cgroupPath) return { netnsPath, cgroup: cgroupPath };
-      throw new SluiceError('internal', `sandbox ${name} is not ready: ${JSON.stringify(status)}`);
-    },
+    sandbox: (name) => placeOf(client, name),
     outside: ({ netnsPath }) => ({ netnsPath: netnsPath ?? host.netnsPath, cgroup: lab.outside.cgroup }),
     close,
   };
+}
+
+/** Namespace and cgroup of a sandbox that is ready. */
+export async function placeOf(client: Client, name: string): Promise<Required<Place>> {
+  const { status } = await client.sandboxes.get(name);
+  const { netnsPath, cgroupPath } = (status?.detail ?? {}) as { netnsPath?: string; cgroupPath?: string };
+  if (netnsPath && cgroupPath) return { netnsPath, cgroup: cgroupPath };
+  throw new SluiceError('internal', `sandbox ${name} is not ready: ${JSON.stringify(status)}`);
 }
 
 /** Waits until a connection from `place` is answered; fails after five seconds, with what `program` said. */

@@ -2,6 +2,9 @@
 import type { Suite } from '../suite.ts';
 import { attach } from './attach.ts';
 import { balance } from './balance.ts';
+import { converge } from './converge.ts';
 import { footprint } from './footprint.ts';
+import { overlay } from './overlay.ts';
+import { program } from './program.ts';
 
-export const SUITES: readonly Suite[] = [balance, attach, footprint];
+export const SUITES: readonly Suite[] = [balance, attach, footprint, overlay, converge, program];
