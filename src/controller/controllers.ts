@@ -24,7 +24,7 @@ import { NetworkController } from './network.ts';
 import { PeerController, type TunnelDetail } from './peer/peer.ts';
 import { prune } from './prune.ts';
 import { PublishController } from './publish/publish.ts';
-import { replicaLoop } from './replica/replica.ts';
+import { ReplicaLoop } from './replica/replica.ts';
 import { SandboxController } from './sandbox.ts';
 import { NameController } from './service/name.ts';
 import { ServiceController } from './service/service.ts';
@@ -130,7 +130,7 @@ export class Controllers {
       reconcile: (id) => this.peers.reconcile(id),
       onError: (id, error, retryMs) => void this.#failed('network', id, error, retryMs),
     });
-    this.#replicaLoop = replicaLoop(context);
+    this.#replicaLoop = new ReplicaLoop(context);
     this.#containers.listen();
   }
 

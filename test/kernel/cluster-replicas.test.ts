@@ -121,6 +121,23 @@ describe('replicas over three hosts', () => {
     await all('one on each', [1, 1, 1]);
   });
 
+  test('an image that a host has not is pulled there; another one of that name is refused', {
+    timeout: 60_000,
+  }, async () => {
+    a.images.put('late:1');
+    b.images.pull = async (name) => b.images.put(name);
+    c.images.pull = async () => c.images.put('other:1');
+    const replicas = { count: 1, container: { image: 'late:1' }, placement: { mode: 'global' as const } };
+    const { object } = await a.desired.services.put('late', { network: 'mesh', replicas });
+    const failed = () =>
+      c.tracker.get('service', object.id)?.conditions.find(({ type, active }) => type === 'ReplicaFailed' && active);
+    await until('it runs where it may', () => b.world.replicasOf(object.id).length === 1 && failed() !== undefined);
+    expect(failed()!.message).toContain('late:1 is another image');
+    expect(c.world.replicasOf(object.id)).toEqual([]);
+    await a.desired.services.remove('late');
+    await until('it is gone', () => bed.nodes.every(({ world }) => !world.services.has(object.id)), 10_000);
+  });
+
   test('go with their service, and nothing is left', { timeout: 60_000 }, async () => {
     await a.desired.services.remove('shop');
     await until('it is gone everywhere', () => bed.nodes.every(({ world }) => !world.services.has(service)), 15_000);

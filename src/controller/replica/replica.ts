@@ -53,25 +53,38 @@ export function servingReplicas(
   return { replicas: serving.length + peers.length };
 }
 
-/** Looks at a service's replicas whenever they or the service change. */
-export function replicaLoop(context: Context): Loop {
-  const controller = new ReplicaController(context);
-  return new Loop({
-    name: 'replica',
-    clock: context.clock,
-    reconcile: (id) => controller.reconcile(id),
-    onError: (id, error) =>
-      void controller.failed(id, error).catch((failure: unknown) => {
-        context.logger.error({ id, err: toSluiceError(failure).message }, 'status could not be written');
-      }),
-  });
+/** Looks at a service's replicas whenever they or the service change; a pull that is under way ends with it. */
+export class ReplicaLoop extends Loop {
+  readonly #end: AbortController;
+
+  constructor(context: Context) {
+    const end = new AbortController();
+    const controller = new ReplicaController(context, end.signal);
+    super({
+      name: 'replica',
+      clock: context.clock,
+      reconcile: (id) => controller.reconcile(id),
+      onError: (id, error) =>
+        void controller.failed(id, error).catch((failure: unknown) => {
+          context.logger.error({ id, err: toSluiceError(failure).message }, 'status could not be written');
+        }),
+    });
+    this.#end = end;
+  }
+
+  override stop(): Promise<void> {
+    this.#end.abort(new SluiceError('daemon.stopping', 'the daemon is stopping'));
+    return super.stop();
+  }
 }
 
 class ReplicaController {
   readonly #context: Context;
+  readonly #end: AbortSignal;
 
-  constructor(context: Context) {
+  constructor(context: Context, end: AbortSignal) {
     this.#context = context;
+    this.#end = end;
   }
 
   async reconcile(serviceId: string): Promise<void> {
@@ -125,7 +138,7 @@ class ReplicaController {
     const timer = clock.after(PULL_MS, () => late.abort(new Error(`not pulled within ${PULL_MS / 1_000} s`)));
     try {
       logger.info({ image: name }, 'pulling the image of a replica');
-      const { id } = await images.pull(name, { signal: late.signal });
+      const { id } = await images.pull(name, { signal: AbortSignal.any([late.signal, this.#end]) });
       if (id !== imageId)
         throw new SluiceError(
           'image.notfound',
