@@ -68,6 +68,10 @@ export const tree: Tree = {
     aliases: ['info'],
     load: async () => (await import('./status.ts')).status,
   },
+  lab: {
+    summary: 'A cluster to try things on, inside this machine',
+    load: async () => (await import('./lab/lab.ts')).lab,
+  },
   system: { summary: 'The installation as a whole', load: async () => (await import('./system.ts')).system },
   version: {
     summary: 'Versions of this program and of the daemon',

@@ -24,6 +24,8 @@ export interface DaemonOptions {
   readonly flags?: readonly string[];
   /** Arguments of Node itself, `--expose-gc` for example. */
   readonly nodeFlags?: readonly string[];
+  /** It goes on when this process ends, and does not keep it from ending. */
+  readonly outlives?: boolean;
   /** Time limit of the start, in milliseconds. Default 5,000, times SLUICE_LAB_SLOWNESS (an emulated machine sets it). */
   readonly readyTimeoutMs?: number;
 }
@@ -108,6 +110,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     detached: true,
   });
   closeSync(log);
+  if (options.outlives) child.unref();
   const exited = new Promise<number | NodeJS.Signals>((resolve) => {
     child.on('error', () => resolve(127));
     child.on('exit', (code, signal) => resolve(code ?? signal ?? 'SIGKILL'));

@@ -24,6 +24,9 @@ export interface LabOptions {
   readonly mtu?: number;
 }
 
+/** The hosts of a lab, without what makes or removes it. */
+type Hosts = Pick<Lab, 'id' | 'hosts' | 'outside' | 'host'>;
+
 /** A namespace of the lab in which programs run. */
 export interface Station {
   readonly name: string;
@@ -133,19 +136,25 @@ export async function createLab(options: LabOptions): Promise<Lab> {
   claimLab(id);
   try {
     mkdirSync(labCgroup(id));
-    return await buildLab(id, hosts, mtu);
+    wireHosts(id, hosts, mtu);
+    const lab = hostsOf(id, hosts, nextInstance);
+    return {
+      ...lab,
+      async close() {
+        for (const each of lab.hosts) await each.daemon.kill();
+        await removeLab(id);
+        return labTraces(id);
+      },
+    };
   } catch (error) {
     await removeLab(id);
     throw error;
   }
 }
 
-async function buildLab(id: string, names: readonly string[], mtu: number): Promise<Lab> {
+/** Makes the namespaces of a lab that is claimed, and the links between them. */
+export function wireHosts(id: string, names: readonly string[], mtu: number): void {
   const outsideName = namespaceName(id, 'outside');
-  const place = (host: string, cgroup: string): Required<Place> => {
-    mkdirSync(cgroup, { recursive: true });
-    return { netnsPath: namespacePath(namespaceName(id, host)), cgroup };
-  };
   ip(['netns', 'add', outsideName]);
   ipBatch(outsideName, [
     'link set lo up',
@@ -156,10 +165,9 @@ async function buildLab(id: string, names: readonly string[], mtu: number): Prom
     'addr add 2001:db8:18::1/64 dev underlay nodad',
     'link set underlay up',
   ]);
-  const hosts = names.map((name, index) => {
-    const number = 11 + index;
+  for (const [index, name] of names.entries()) {
+    const { number, address, address6 } = addressesOf(index);
     const netns = namespaceName(id, name);
-    const [address, address6] = [`198.18.0.${number}`, `2001:db8:18::${number}`];
     ip(['netns', 'add', netns]);
     ipBatch(outsideName, [
       `link add h${number} mtu ${mtu} type veth peer name eth0 mtu ${mtu} netns ${netns}`,
@@ -173,9 +181,25 @@ async function buildLab(id: string, names: readonly string[], mtu: number): Prom
       'route add default via 198.18.0.1',
       'route add ::/0 via 2001:db8:18::1',
     ]);
+  }
+}
+
+function addressesOf(index: number) {
+  const number = 11 + index;
+  return { number, address: `198.18.0.${number}`, address6: `2001:db8:18::${number}` };
+}
+
+/** The hosts of a lab that is wired, by this process or by an earlier one; `instance` gives each daemon's mark. */
+export function hostsOf(id: string, names: readonly string[], instance: (index: number) => string): Hosts {
+  const place = (host: string, cgroup: string): Required<Place> => {
+    mkdirSync(cgroup, { recursive: true });
+    return { netnsPath: namespacePath(namespaceName(id, host)), cgroup };
+  };
+  const hosts = names.map((name, index) => {
+    const { address, address6 } = addressesOf(index);
     const cgroupRoot = join(labCgroup(id), name);
     const at = station(place(name, join(cgroupRoot, 'programs')), name, address, address6);
-    return host(at, id, cgroupRoot);
+    return host(at, id, cgroupRoot, instance(index));
   });
   const outside = station(place('outside', join(labCgroup(id), 'outside')), 'outside', '198.18.0.1', '2001:db8:18::1');
   return {
@@ -187,19 +211,14 @@ async function buildLab(id: string, names: readonly string[], mtu: number): Prom
       if (!found) throw new SluiceError('object.notfound', `the lab has no host ${name}`);
       return found;
     },
-    async close() {
-      for (const each of hosts) await each.daemon.kill();
-      await removeLab(id);
-      return labTraces(id);
-    },
   };
 }
 
-function host(at: Station, id: string, cgroupRoot: string): LabHost {
+function host(at: Station, id: string, cgroupRoot: string, instance: string): LabHost {
   const folder = join(labFolder(id), at.name);
   const runDir = join(folder, 'run');
   const base = {
-    instance: nextInstance(),
+    instance,
     stateDir: join(folder, 'state'),
     runDir,
     cgroupRoot,

@@ -77,7 +77,7 @@ export async function sweepLab(): Promise<string[]> {
 
 /** Kills the lab's processes, then removes its namespaces, mounts (pins go with their bpffs), cgroups and folder. Absent succeeds. */
 export async function removeLab(id: string): Promise<void> {
-  await emptyCgroup(labCgroup(id));
+  await killGroup(labCgroup(id));
   const folder = labFolder(id);
   const mounts = mountsBelow(folder);
   // Lazily: a namespace or file system that something still holds goes when its holder does.
@@ -125,7 +125,8 @@ const cgroupProcesses = (path: string): number[] =>
     readFileSync(join(group, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean).map(Number),
   );
 
-async function emptyCgroup(path: string): Promise<void> {
+/** Kills everything in a cgroup and below it, and waits until it is gone. */
+export async function killGroup(path: string): Promise<void> {
   for (let round = 0; cgroupProcesses(path).length > 0; round++) {
     if (round > 500) {
       const left = cgroupProcesses(path).join(' ');
