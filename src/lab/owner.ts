@@ -81,10 +81,27 @@ export async function removeLab(id: string): Promise<void> {
   const folder = labFolder(id);
   const mounts = mountsBelow(folder);
   // Lazily: a namespace or file system that something still holds goes when its holder does.
-  if (mounts.length > 0) execFileSync('umount', ['-l', ...mounts.reverse()]);
-  for (const name of namespacesOf(id)) execFileSync('ip', ['netns', 'delete', name]);
+  if (mounts.length > 0)
+    unlessGone(
+      () => execFileSync('umount', ['-l', ...mounts.reverse()], { stdio: 'pipe' }),
+      () => mountsBelow(folder).length > 0,
+    );
+  for (const name of namespacesOf(id))
+    unlessGone(
+      () => execFileSync('ip', ['netns', 'delete', name], { stdio: 'pipe' }),
+      () => namespacesOf(id).includes(name),
+    );
   removeCgroup(labCgroup(id));
   rmSync(folder, { recursive: true, force: true });
+}
+
+/** Two sweeps may meet at the same leftovers: what the other has removed is no failure. */
+function unlessGone(remove: () => unknown, isThere: () => boolean): void {
+  try {
+    remove();
+  } catch (error) {
+    if (isThere()) throw error;
+  }
 }
 
 /** What still exists of a lab, as lines for people; empty after {@link removeLab}. */
