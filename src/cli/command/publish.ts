@@ -91,6 +91,6 @@ export const readPublish: Reader<readonly PublishRequest[]> = (given) => {
 export const publishFlag = many(
   '[IP:][PORT:]PORT[/udp]',
   readPublish,
-  'Publish a port on the host; also published=,target=,protocol=,address=,from=CIDR|any',
+  'Publish a port on the host; also published=, target=, protocol=, address=, from=CIDR|any',
   { short: 'p' },
 );
