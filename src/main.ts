@@ -23,6 +23,7 @@ import { createNftPublisher } from './balancer/nft/nft.ts';
 import { type Clock, systemClock, withTimeLimit } from './clock.ts';
 import { Membership } from './cluster/membership.ts';
 import { Nodes } from './cluster/nodes.ts';
+import { Passage } from './cluster/passage.ts';
 import { Scheduler } from './cluster/placement/scheduler.ts';
 import { Registration } from './cluster/registration.ts';
 import { openReplica } from './cluster/replica/replica.ts';
@@ -213,6 +214,14 @@ async function main(): Promise<void> {
     applied: () => world.revision,
     onStates: (states) => world.judge(states),
   });
+  const passage = new Passage({
+    clock,
+    logger,
+    node: config.node,
+    prober: echo,
+    nodes: () => world.nodes.values(),
+    onFound: (message) => tracker.condition('node', config.node, 'UnderlayMtu', message !== '', message),
+  });
   if (isShared(config.store)) membership.start();
   const nodes = new Nodes({
     store,
@@ -291,6 +300,7 @@ async function main(): Promise<void> {
     await Promise.all(listeners.map((listener) => listener.close()));
     registration.stop();
     await scheduler.stop();
+    await passage.stop();
     await membership.stop();
     echo[Symbol.dispose]();
     await controllers.stop();
@@ -312,6 +322,7 @@ async function main(): Promise<void> {
   names.onPortChange((id) => controllers.sandboxChanged(id));
   await controllers.start();
   scheduler.start();
+  if (isShared(config.store)) passage.start();
 }
 
 const LOCALHOST = '127.0.0.1';

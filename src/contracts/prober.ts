@@ -13,6 +13,6 @@ export interface Prober {
 
 /** Whether another host's kernel answers, whatever has become of its daemon. */
 export interface PeerProber {
-  /** Never rejects: what cannot be asked does not answer. */
-  answers(address: string, timeoutMs: number): Promise<boolean>;
+  /** Never rejects: what cannot be asked does not answer. `bytes`: size of the whole packet, which nobody may cut. */
+  answers(address: string, timeoutMs: number, bytes?: number): Promise<boolean>;
 }

@@ -42,6 +42,8 @@ export const CONDITIONS = {
     'Something of the object was missing or wrong in the kernel (removed by hand, flushed, re-made) and was put right; the message says what, `count` how often. It stays, with its time, so that a cause can be found.',
   UnderlayBlocked:
     "The port on which the hosts exchange an overlay network's frames is closed by somebody else's chain; the message names it and the rule that opens the port.",
+  UnderlayMtu:
+    'Packets as large as those of overlay networks get lost on the way to another node, though the links of both hosts could take them; the message names the nodes, the largest size that gets through, and what helps.',
   ReplicaFailed:
     'A replica of the service could not be made or started, or does not keep running; the message says which and why. It is tried again.',
   LoopbackOnly:

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { systemClock } from '../../src/clock.ts';
+import { largest } from '../../src/cluster/passage.ts';
 import type { Kernel } from '../../src/contracts/kernel.ts';
 import { Echo } from '../../src/kernel/echo/echo.ts';
 import { createKernel } from '../../src/kernel/kernel.ts';
@@ -20,10 +21,10 @@ describe('whether a kernel answers', () => {
     expect(await lab.close()).toEqual([]);
   });
   /** Asked from host a. */
-  const answers = (address: string, timeoutMs = 500): Promise<boolean> => {
+  const answers = (address: string, timeoutMs = 500, bytes?: number): Promise<boolean> => {
     let asked!: Promise<boolean>;
     kernel.host.run(() => {
-      asked = echo.answers(address, timeoutMs);
+      asked = echo.answers(address, timeoutMs, bytes);
     });
     return asked;
   };
@@ -34,6 +35,26 @@ describe('whether a kernel answers', () => {
     expect(await answers(address6, 2_000)).toBe(true);
     const many = Array.from({ length: 100 }, (_, n) => answers(n % 2 ? address : address6, 2_000));
     expect((await Promise.all(many)).filter(Boolean)).toHaveLength(100);
+  });
+
+  test('whether a packet of a size gets through whole', async () => {
+    const host = lab.host('b');
+    const { address, address6 } = host;
+    for (const to of [address, address6]) {
+      expect(await answers(to, 2_000, 1500), to).toBe(true);
+      // More than the link itself takes.
+      expect(await answers(to, 200, 1501), to).toBe(false);
+    }
+    // As a switch does that takes less than both ends.
+    await host.must(['nft', 'add table netdev narrow']);
+    await host.must(['nft', 'add chain netdev narrow in { type filter hook ingress device eth0 priority 0; }']);
+    await host.must(['nft', 'add rule netdev narrow in ip length > 1414 drop']);
+    // Without the header.
+    await host.must(['nft', 'add rule netdev narrow in ip6 length > 1374 drop']);
+    for (const to of [address, address6])
+      expect(await largest(1280, 1500, (size) => answers(to, 400, size)), to).toBe(1414);
+    await host.must(['nft', 'delete table netdev narrow']);
+    expect(await answers(address, 2_000, 1500)).toBe(true);
   });
 
   test('not where nobody is, where no route leads, or behind a host that is down', async () => {

@@ -15,11 +15,31 @@ const HEADER_BYTES = 8;
 
 /** What the two families differ in. Filters let nothing in but echo replies: a bit set keeps that type out. */
 const FAMILIES = {
-  4: { domain: 2, protocol: 1, request: 8, reply: 0, level: 255, filter: (): Buffer => u32s([0xfffffffe]) },
-  6: { domain: 10, protocol: 58, request: 128, reply: 129, level: 58, filter: (): Buffer => icmp6Filter(129) },
+  4: {
+    domain: 2,
+    protocol: 1,
+    request: 8,
+    reply: 0,
+    header: 20,
+    whole: [0, 10],
+    level: 255,
+    filter: (): Buffer => u32s([0xfffffffe]),
+  },
+  6: {
+    domain: 10,
+    protocol: 58,
+    request: 128,
+    reply: 129,
+    header: 40,
+    whole: [41, 23],
+    level: 58,
+    filter: (): Buffer => icmp6Filter(129),
+  },
 } as const;
 /** ICMP_FILTER and ICMP6_FILTER. */
 const FILTER = 1;
+/** IP_PMTUDISC_PROBE of IP_MTU_DISCOVER and IPV6_MTU_DISCOVER (`whole`): sent whole whatever the kernel has learnt of the path, and not to be cut. */
+const PROBE = 3;
 
 interface Open extends Disposable {
   readonly fd: number;
@@ -37,7 +57,7 @@ export class Echo implements PeerProber, Disposable {
   }
 
   /** Sends one request, from the process's own namespace. */
-  answers(address: string, timeoutMs: number): Promise<boolean> {
+  answers(address: string, timeoutMs: number, bytes = 0): Promise<boolean> {
     const family = familyOf(address);
     const token = Buffer.from(this.#clock.random(TOKEN_BYTES));
     const key = token.toString('hex');
@@ -50,7 +70,7 @@ export class Echo implements PeerProber, Disposable {
       const timer = this.#clock.after(timeoutMs, () => end(false));
       this.#waiting.set(key, () => end(true));
       try {
-        if (!this.#send(family, address, token)) end(false);
+        if (!this.#send(family, address, token, bytes)) end(false);
       } catch {
         // A host without this family, or whose own limits are reached: nothing can be asked, so nothing answers.
         end(false);
@@ -64,14 +84,15 @@ export class Echo implements PeerProber, Disposable {
   }
 
   /** False when the kernel does not take it: no route, an interface that is down. */
-  #send(family: 4 | 6, address: string, token: Uint8Array): boolean {
-    const { request, domain } = FAMILIES[family];
-    const message = Buffer.alloc(HEADER_BYTES + TOKEN_BYTES);
+  #send(family: 4 | 6, address: string, token: Uint8Array, bytes: number): boolean {
+    const { request, domain, header } = FAMILIES[family];
+    const message = Buffer.alloc(Math.max(HEADER_BYTES + TOKEN_BYTES, bytes - header));
     message.writeUInt8(request, 0);
     message.writeUInt16BE(++this.#sequence & 0xffff, 6);
     message.set(token, HEADER_BYTES);
     // Over IPv6 the kernel does it, which knows the source address.
-    if (family === 4) message.writeUInt16BE(checksum(message), 2);
+    if (family === 4)
+      message.writeUInt16BE(checksum(message.length % 2 ? Buffer.concat([message, Buffer.alloc(1)]) : message), 2);
     const to = Buffer.alloc(family === 4 ? 16 : 28);
     to.writeUInt16LE(domain, 0);
     to.set(toBytes(address), family === 4 ? 4 : 8);
@@ -82,11 +103,14 @@ export class Echo implements PeerProber, Disposable {
   #open(family: 4 | 6): Open {
     const known = this.#sockets.get(family);
     if (known) return known;
-    const { domain, protocol, level, filter } = FAMILIES[family];
+    const { domain, protocol, level, filter, whole } = FAMILIES[family];
     const fd = check(libc.socket(domain, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol), 'socket(SOCK_RAW, ICMP)');
     const bits = filter();
+    const probe = Buffer.alloc(4);
+    probe.writeInt32LE(PROBE);
     try {
       check(libc.setsockopt(fd, level, FILTER, bits, bits.length), 'setsockopt(ICMP_FILTER)');
+      check(libc.setsockopt(fd, whole[0], whole[1], probe, probe.length), 'setsockopt(IP_MTU_DISCOVER)');
     } catch (error) {
       libc.close(fd);
       throw error;
