@@ -36,7 +36,8 @@ const ASK = `
 import socket, sys
 kind, address, port, local = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 s = socket.socket(socket.AF_INET6 if ':' in address else socket.AF_INET, socket.SOCK_STREAM if kind == 'tcp' else socket.SOCK_DGRAM)
-s.settimeout(0.5)
+# Neighbours of a link that has just come up may take a second to be found.
+s.settimeout(2.5)
 try:
     if local: s.bind(('', local))
     s.connect((address, port))
