@@ -34,6 +34,7 @@ test('what is due is there', () => {
       'ps',
       ...CONTAINER_VERBS.map((verb) => `container ${verb}`),
       ...['create', 'ls', 'inspect', 'rm', 'prune'].map((verb) => `volume ${verb}`),
+      ...['up', 'ls', 'exec', 'partition', 'loss', 'heal', 'kill', 'down'].map((verb) => `lab ${verb}`),
       ...[
         'pull',
         'push',

@@ -7,7 +7,7 @@ import { healAll, killHost, raise, standingLab, stateOf, takeDown } from '../../
 import { command, type Group, UsageError } from '../command/command.ts';
 import { commandLine, integer, one, type Reader, text, word } from '../command/flag.ts';
 import { installRoot } from '../install.ts';
-import { renderTable } from '../print/table.ts';
+import { type Column, listFlags, printList } from '../print/listing.ts';
 
 const OURS = 125;
 const HOSTS = 3;
@@ -36,7 +36,7 @@ const up = command({
   about:
     'Hosts are network namespaces on one underlay, with a cgroup, state and pins of their own; the network of this machine is not touched. ' +
     'The lab stands until "sluice lab down" or a reboot. Its Redis listens at 198.18.0.1:6379 inside it.',
-  examples: ['sluice lab up --hosts 5', 'sluice lab exec h1 sluice network create --driver overlay mesh'],
+  examples: ['sluice lab up --hosts 5 --rate 1gbit'],
   flags: {
     hosts: one('N', integer, 'Hosts: h1 … hN', { absent: String(HOSTS) }),
     mtu: one('N', integer, 'MTU of the underlay', { absent: String(MTU) }),
@@ -49,20 +49,23 @@ const up = command({
   },
 });
 
+type HostRow = Awaited<ReturnType<typeof stateOf>>[number];
+const hostColumns: readonly Column<HostRow>[] = [
+  { title: 'HOST', field: 'Name', of: ({ name }) => name },
+  { title: 'ADDRESS', field: 'Address', of: ({ address }) => address },
+  { title: 'DAEMON', field: 'Daemon', of: ({ answers }) => (answers ? 'ready' : 'down') },
+  { title: 'FAULTS', field: 'Faults', of: ({ faults }) => faults.join(', ') || '-', shrink: true },
+  { title: 'API', field: 'Api', of: ({ socket }) => `unix://${socket}`, shrink: true },
+];
+
 const ls = command({
   summary: 'List the hosts and their faults',
   aliases: ['list'],
-  flags: {},
+  flags: listFlags,
   args: {},
-  async run({ terminal }) {
-    const rows = (await stateOf(standingLab())).map(({ name, address, answers, faults, socket }) => [
-      name,
-      address,
-      answers ? 'ready' : 'down',
-      faults.join(', ') || '-',
-      `unix://${socket}`,
-    ]);
-    terminal.out(renderTable(['HOST', 'ADDRESS', 'DAEMON', 'FAULTS', 'API'], rows, { columns: terminal.columns }));
+  async run(context, flags) {
+    const hosts = (await stateOf(standingLab())).map((host) => ({ ...host, id: host.name }));
+    await printList(context, hosts, hostColumns, flags);
   },
 });
 
@@ -70,7 +73,10 @@ const exec = command({
   summary: 'Run a program on a host of the lab',
   about:
     'Inside, "sluice" asks the daemon of that host. The exit status is that of the program; 125 is a failure of ours.',
-  examples: ['sluice lab exec h1 sluice status', 'sluice lab exec h2 ping -c1 198.18.0.11'],
+  examples: [
+    'sluice lab exec h1 sluice network create --driver overlay mesh',
+    'sluice lab exec h2 ping -c1 198.18.0.11',
+  ],
   flags: {},
   args: { host: hostWord, command: commandLine('program and its arguments') },
   failure: OURS,
