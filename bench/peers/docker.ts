@@ -7,6 +7,15 @@ export interface Docker {
   readonly given: string;
   /** Makes a bridge network; the answer removes it. */
   createNetwork(name: string): Promise<() => Promise<void>>;
+  /** Loads a docker archive with one image of that name. */
+  loadImage(archive: Buffer, name: string): Promise<DockerImage>;
+  removeContainer(id: string): Promise<void>;
+}
+
+export interface DockerImage {
+  /** `run -d` without a network: created and started; its id. */
+  run(command: readonly string[]): Promise<string>;
+  remove(): Promise<void>;
 }
 
 const SOCKET = '/var/run/docker.sock';
@@ -14,15 +23,17 @@ const LIMIT_MS = 30_000;
 
 function call(socketPath: string, method: string, path: string, body?: unknown): Promise<Record<string, unknown>> {
   return new Promise((resolve, reject) => {
-    const text = body === undefined ? '' : JSON.stringify(body);
-    const headers = { host: 'docker', 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) };
+    const text = Buffer.isBuffer(body) ? body : body === undefined ? '' : JSON.stringify(body);
+    const type = Buffer.isBuffer(body) ? 'application/x-tar' : 'application/json';
+    const headers = { host: 'docker', 'content-type': type, 'content-length': Buffer.byteLength(text) };
     const sent = request({ socketPath, method, path, headers, timeout: LIMIT_MS }, (answer) => {
       const chunks: Buffer[] = [];
       answer.on('data', (chunk: Buffer) => chunks.push(chunk));
       answer.on('error', reject);
       answer.on('end', () => {
         const said = Buffer.concat(chunks).toString('utf8');
-        if ((answer.statusCode ?? 500) < 300) resolve(said === '' ? {} : JSON.parse(said));
+        // A load is answered by a line of JSON for each of its steps: the last one tells.
+        if ((answer.statusCode ?? 500) < 300) resolve(JSON.parse(said.trim().split('\n').at(-1) || '{}'));
         else reject(new SluiceError('internal', `docker: ${method} ${path}: ${answer.statusCode} ${said}`));
       });
     });
@@ -49,5 +60,19 @@ export async function connectDocker(socket = SOCKET): Promise<Docker | null> {
       const { Id } = await call(socket, 'POST', '/networks/create', { Name: name, Driver: 'bridge' });
       return async () => void (await call(socket, 'DELETE', `/networks/${Id}`));
     },
+    async loadImage(archive, name) {
+      const { error } = await call(socket, 'POST', '/images/load?quiet=1', archive);
+      if (error) throw new SluiceError('internal', `docker: load: ${error}`);
+      return {
+        async run(command) {
+          const body = { Image: name, Cmd: command, HostConfig: { NetworkMode: 'none' } };
+          const { Id } = await call(socket, 'POST', '/containers/create', body);
+          await call(socket, 'POST', `/containers/${Id}/start`);
+          return String(Id);
+        },
+        remove: async () => void (await call(socket, 'DELETE', `/images/${encodeURIComponent(name)}`)),
+      };
+    },
+    removeContainer: async (id) => void (await call(socket, 'DELETE', `/containers/${id}?force=1`)),
   };
 }

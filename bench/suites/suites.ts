@@ -6,5 +6,6 @@ import { converge } from './converge.ts';
 import { footprint } from './footprint.ts';
 import { overlay } from './overlay.ts';
 import { program } from './program.ts';
+import { run } from './run.ts';
 
-export const SUITES: readonly Suite[] = [balance, attach, footprint, overlay, converge, program];
+export const SUITES: readonly Suite[] = [balance, attach, footprint, overlay, converge, program, run];
