@@ -343,12 +343,13 @@ const isShared = (store: string): boolean => store.includes('://');
 
 /** Without what containers need there are networks, names and services all the same. */
 async function openRuntime(
-  { stateDir, runDir }: Config,
+  { stateDir, runDir, socket, bpffs, instance }: Config,
   parts: { readonly cgroupMount: string; readonly clock: Clock; readonly logger: Logger },
 ): Promise<Runtime> {
   try {
     const tools = findTools({ root, mount: parts.cgroupMount });
-    return await createEngine({ ...parts, dir: join(stateDir, 'containers'), runDir, tools });
+    const own = [stateDir, runDir, socket, join(bpffs, instance)];
+    return await createEngine({ ...parts, dir: join(stateDir, 'containers'), runDir, tools, own });
   } catch (error) {
     if (!isSluiceError(error, 'runtime.missing')) throw error;
     parts.logger.warn({ err: error.message }, 'this host cannot run containers');

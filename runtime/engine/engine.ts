@@ -17,7 +17,7 @@ import { bootId, describeProcesses, signalOf, signalProcess, startOf } from './p
 import { boundingSet } from './spec/capability.ts';
 import { deviceNode } from './spec/limit.ts';
 import { inRoot } from './spec/mount.ts';
-import { checkSources, userIn } from './spec/rootfs.ts';
+import { realSources, userIn } from './spec/rootfs.ts';
 import { readProfile } from './spec/seccomp.ts';
 import { bundleSpec, execSpec, securityOf } from './spec/spec.ts';
 import { attachTo } from './stream/attach.ts';
@@ -25,7 +25,7 @@ import { copyIn, copyOut } from './stream/copy.ts';
 import { scratchOf, startExec } from './stream/exec.ts';
 import { readLog } from './stream/log.ts';
 import { ociError, runTool, type Tools } from './tool.ts';
-import { cgroupMounts, processesOf, usageOf } from './usage.ts';
+import { cgroupMounts, killCgroup, processesOf, usageOf } from './usage.ts';
 
 export interface EngineOptions {
   /** Folder that lasts. */
@@ -35,6 +35,8 @@ export interface EngineOptions {
   readonly tools: Tools;
   /** Mount point of cgroup v2. */
   readonly cgroupMount: string;
+  /** Host paths that no container may mount: the daemon's folders, its socket, its pins. */
+  readonly own: readonly string[];
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -47,7 +49,8 @@ const STEP_MS = 10;
 const AUDIT_MS = 1_000;
 /** Exit status of a container whose end nobody saw: the machine went down, or its monitor was killed with it. */
 const UNSEEN = 255;
-const KILLED = 137;
+const KILL = signalOf('KILL');
+const KILLED = 128 + KILL;
 
 interface Life {
   record: Record;
@@ -104,21 +107,24 @@ class Engine implements Runtime {
 
   create(plan: ContainerPlan): Promise<ContainerState> {
     return this.#inTurn(plan.id, async () => {
-      const { id, spec, image, rootfs } = plan;
-      checkSources(spec);
+      const { id, image, rootfs } = plan;
+      const spec = { ...plan.spec, mounts: realSources(plan.spec.mounts, this.#options.own) };
       const profile = securityOf(spec.securityOpt).seccomp;
-      const config = bundleSpec(plan, {
-        user: userIn(rootfs, spec.user ?? image.user),
-        host: { cpus: availableParallelism(), memoryBytes: totalmem(), capabilities: this.#capabilities },
-        cgroups: this.#mounts
-          .filter(({ controllers }) => controllers.length > 0)
-          .map(({ path }) => join('/sys/fs/cgroup', basename(path))),
-        resolve: (target) => `/${relative(rootfs, inRoot(rootfs, target))}`,
-        nodes: spec.devices.map((device) => ({ ...deviceNode(device), access: device.access })),
-        cgroupsPath: this.#cgroupsPath(plan),
-        seccomp: profile && profile !== 'unconfined' ? readProfile(profile) : undefined,
-        init: this.#options.tools.init,
-      });
+      const config = bundleSpec(
+        { ...plan, spec },
+        {
+          user: userIn(rootfs, spec.user ?? image.user),
+          host: { cpus: availableParallelism(), memoryBytes: totalmem(), capabilities: this.#capabilities },
+          cgroups: this.#mounts
+            .filter(({ controllers }) => controllers.length > 0)
+            .map(({ path }) => join('/sys/fs/cgroup', basename(path))),
+          resolve: (target) => `/${relative(rootfs, inRoot(rootfs, target))}`,
+          nodes: spec.devices.map((device) => ({ ...deviceNode(device), access: device.access })),
+          cgroupsPath: this.#cgroupsPath(plan),
+          seccomp: profile && profile !== 'unconfined' ? readProfile(profile) : undefined,
+          init: this.#options.tools.init,
+        },
+      );
       await this.#clear(id, true);
       this.#bundles.write(id, plan, config);
       const log = this.#bundles.path(id, 'oci.log');
@@ -246,7 +252,7 @@ class Engine implements Runtime {
   }
 
   copyIn(id: string, rootfs: string, path: string, tar: AsyncIterable<Uint8Array>): Promise<void> {
-    return copyIn(this.#options.tools, this.#root(id, rootfs), path, tar);
+    return copyIn(this.#options.clock, this.#options.tools, this.#root(id, rootfs), path, tar);
   }
 
   async close(): Promise<void> {
@@ -341,7 +347,7 @@ class Engine implements Runtime {
       { container: life.plan.name, monitor: record.monitor },
       'the monitor is gone; the container ends',
     );
-    this.#signalAll(record, 'SIGKILL');
+    this.#signalAll(record, KILL);
     this.#finish(id, KILLED, this.#now());
   }
 
@@ -367,7 +373,7 @@ class Engine implements Runtime {
         await clock.sleep(STEP_MS);
     const { exitCode } = record;
     if (exitCode === undefined)
-      this.#signalAll(known ?? halfMade(this.#bundles, id, this.#boot, (plan) => this.#cgroupsPath(plan)), 'SIGKILL');
+      this.#signalAll(known ?? halfMade(this.#bundles, id, this.#boot, (plan) => this.#cgroupsPath(plan)), KILL);
     const { code, stderr } = await runTool(clock, [tools.oci, ...this.#runtime(), 'delete', '--force', id], {
       env: tools.env,
       limitMs: CALL_MS_MAX,
@@ -389,7 +395,10 @@ class Engine implements Runtime {
     return start !== '' && startOf(pid) === start ? processesOf(pid, this.#mounts) : [];
   }
 
-  #signalAll(record: Record, signal: NodeJS.Signals | number): void {
+  #signalAll(record: Record, signal: number): void {
+    const { pid, start } = record;
+    // At once, so that nobody who forks gets away; the first process with the rest.
+    if (signal === KILL && start !== '' && startOf(pid) === start && killCgroup(pid, this.#mounts)) return;
     for (const pid of this.#processes(record)) signalProcess(pid, startOf(pid) ?? '', signal);
     signalProcess(record.pid, record.start, signal);
   }

@@ -1,5 +1,5 @@
 /** What a container uses, from its cgroups: v2's files, or v1's where that has the controllers. */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ContainerStats } from '../../src/contracts/runtime.ts';
 
@@ -95,6 +95,24 @@ function existsBelow(root: string): string[] | null {
       .map((entry) => join(entry.parentPath, entry.name));
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
+}
+
+/**
+ * Kills everything in the container's cgroup and below in one step, `echo 1 > cgroup.kill`. False where the kernel cannot: beside v1, whose
+ * hierarchy holds the processes, and before 5.14.
+ */
+export function killCgroup(pid: number, mounts: readonly CgroupMount[]): boolean {
+  if (mounts.some(({ controllers }) => controllers.includes('pids'))) return false;
+  const root = cgroupOf(pid, 'pids', mounts);
+  if (root === null || !OWN.test(root)) return false;
+  try {
+    // Never made anew: a kernel without the file has none.
+    writeFileSync(join(root, 'cgroup.kill'), '1', { flag: 'r+' });
+    return true;
+  } catch (error) {
+    if (['ENOENT', 'ENODEV'].includes((error as NodeJS.ErrnoException).code ?? '')) return false;
     throw error;
   }
 }

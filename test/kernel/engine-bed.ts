@@ -114,6 +114,7 @@ export class EngineBed {
       runDir: join(this.folder, 'run'),
       tools: findTools({ root: join(import.meta.dirname, '../..'), mount: this.kernel.cgroups.mount }),
       cgroupMount: this.kernel.cgroups.mount,
+      own: [],
       clock: systemClock,
       logger: createLogger('silent'),
     });

@@ -1,5 +1,6 @@
 /** What the engine reads of a container's root file system: accounts, and where mounts lead. */
-import { closeSync, constants, fstatSync, lstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, realpathSync, statSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { SluiceError } from '../../../src/errors.ts';
 import type { ContainerSpec } from '../../../src/model/container.ts';
 import { inRoot } from './mount.ts';
@@ -29,10 +30,39 @@ function textIn(root: string, path: string): string {
 export const userIn = (root: string, user: string): User =>
   resolveUser(user, { passwd: textIn(root, '/etc/passwd'), group: textIn(root, '/etc/group') });
 
-/** Bind mounts need a source; one that is missing is said before anything is made. */
-export function checkSources({ mounts }: Pick<ContainerSpec, 'mounts'>): void {
-  for (const { type, source } of mounts) {
-    if (type !== 'bind' || (source && lstatSync(source, { throwIfNoEntry: false }))) continue;
-    throw new SluiceError('runtime.spec', `the source of a mount is missing: ${source}`, { source });
+/**
+ * The mounts with every symbolic link of their sources taken, before anything is made. A source that is missing, or that is one of `own` (what
+ * the daemon keeps) or lies in one, by whatever name, is `runtime.spec`.
+ */
+export function realSources(mounts: ContainerSpec['mounts'], own: readonly string[]): ContainerSpec['mounts'] {
+  return mounts.map((mount) => {
+    if (mount.type !== 'bind') return mount;
+    const { source = '' } = mount;
+    const real = realPath(source);
+    if (real === null) throw new SluiceError('runtime.spec', `the source of a mount is missing: ${source}`, { source });
+    const kept = own.find((path) => liesIn(real, path));
+    if (kept !== undefined)
+      throw new SluiceError('runtime.spec', `${source} is the daemon's own: no container is given ${kept}`, { source });
+    return { ...mount, source: real };
+  });
+}
+
+function realPath(path: string): string | null {
+  try {
+    return path === '' ? null : realpathSync(path);
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return null;
+    throw error;
+  }
+}
+
+/** By device and inode, so that another mount of the same place counts too. */
+function liesIn(path: string, kept: string): boolean {
+  const there = statSync(kept, { throwIfNoEntry: false });
+  if (!there) return false;
+  for (let at = path; ; at = dirname(at)) {
+    const here = statSync(at, { throwIfNoEntry: false });
+    if (here?.dev === there.dev && here.ino === there.ino) return true;
+    if (at === '/') return false;
   }
 }

@@ -7,11 +7,35 @@ import { SluiceError } from '../../../src/errors.ts';
 import { collect, ended, runTool, type Tools } from '../tool.ts';
 
 const LOOK_MS_MAX = 5_000;
+/** Neither side has moved a byte for so long: the transfer is given up. */
+const STALL_MS = 60_000;
 
 const failure = (words: string, path: string): SluiceError =>
   /No such file|Not a directory|can't stat/i.test(words)
     ? new SluiceError('runtime.notfound', `${path}: ${words.trim() || 'there is no such path'}`, { path })
     : new SluiceError('runtime.failed', `${path}: ${words.trim() || 'tar failed'}`, { path });
+
+/** Ends the transfer when nothing moves; `moved` says that something did. */
+function guard(clock: Clock, stop: () => void) {
+  let late = false;
+  const end = (): void => {
+    late = true;
+    stop();
+  };
+  let timer = clock.after(STALL_MS, end);
+  return {
+    moved(): void {
+      timer.cancel();
+      timer = clock.after(STALL_MS, end);
+    },
+    done: () => timer.cancel(),
+    /** Fails when it was this that ended it. */
+    check(path: string): void {
+      if (late)
+        throw new SluiceError('runtime.failed', `${path}: nothing was copied for ${STALL_MS / 1000} s`, { path });
+    },
+  };
+}
 
 /** `root`: the container's root as the host sees it. A link at the path's end is itself the entry, not what it leads to. */
 export async function* copyOut(clock: Clock, tools: Tools, root: string, path: string): AsyncGenerator<Uint8Array> {
@@ -28,28 +52,51 @@ export async function* copyOut(clock: Clock, tools: Tools, root: string, path: s
   const end = ended(child);
   // Told by the loop's end; an early one must not be an unhandled rejection.
   end.catch(() => undefined);
+  const stall = guard(clock, () => child.kill('SIGKILL'));
   try {
-    yield* child.stdout as AsyncIterable<Buffer>;
-    if ((await end) !== 0) throw failure(words(), path);
+    for await (const chunk of child.stdout as AsyncIterable<Buffer>) {
+      yield chunk;
+      stall.moved();
+    }
+    const code = await end;
+    stall.check(path);
+    if (code !== 0) throw failure(words(), path);
   } finally {
+    stall.done();
     child.kill('SIGKILL');
   }
 }
 
 /** Unpacks into the directory `path`, which exists. Entries with `..` or a leading `/` are refused or taken relative. */
-export async function copyIn(tools: Tools, root: string, path: string, tar: AsyncIterable<Uint8Array>): Promise<void> {
+export async function copyIn(
+  clock: Clock,
+  tools: Tools,
+  root: string,
+  path: string,
+  tar: AsyncIterable<Uint8Array>,
+): Promise<void> {
   const args = [root, path, tools.busybox, 'tar', '-x', '-f', '-'];
   const child = spawn(tools.inside, args, { env: {}, cwd: '/', stdio: ['pipe', 'ignore', 'pipe'] });
   const words = collect(child.stderr);
   const end = ended(child);
   end.catch(() => undefined);
+  const stall = guard(clock, () => child.kill('SIGKILL'));
+  async function* watched(): AsyncGenerator<Uint8Array> {
+    for await (const chunk of tar) {
+      stall.moved();
+      yield chunk;
+    }
+  }
   try {
-    await pipeline(tar, child.stdin!).catch((error: NodeJS.ErrnoException) => {
+    await pipeline(watched(), child.stdin!).catch((error: NodeJS.ErrnoException) => {
       // tar has stopped reading: its own words say why.
       if (error.code !== 'EPIPE' && error.code !== 'ERR_STREAM_PREMATURE_CLOSE') throw error;
     });
-    if ((await end) !== 0) throw failure(words(), path);
+    const code = await end;
+    stall.check(path);
+    if (code !== 0) throw failure(words(), path);
   } finally {
+    stall.done();
     child.kill('SIGKILL');
   }
 }
