@@ -1,8 +1,8 @@
 /** The demo's first container: an image that is not here is pulled from a registry of the host's own, created, and runs. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { busyboxArchive } from '../../src/lab/busybox.ts';
 import type { LabHost } from '../../src/lab/lab.ts';
-import { busyboxArchive } from '../busybox.ts';
 import type { Stage } from './stage.ts';
 
 const REGISTRY = '127.0.0.1:5000';

@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { createImages } from '../../runtime/image/images.ts';
 import { systemClock as clock } from '../../src/clock.ts';
+import { type BusyboxConfig, busyboxArchive } from '../../src/lab/busybox.ts';
 import { createLogger } from '../../src/log.ts';
 import type { ContainerDetail } from '../../src/model/container.ts';
-import { type BusyboxConfig, busyboxArchive } from '../busybox.ts';
 import { openHost, type TestHost } from './harness.ts';
 
 export interface ContainerHost extends TestHost {

@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { busyboxArchive } from '../busybox.ts';
+import { busyboxArchive } from '../../src/lab/busybox.ts';
 import { withHost } from './harness.ts';
 
 const PORT = 5000;

@@ -3,9 +3,9 @@ import { Readable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createImages } from '../../runtime/image/images.ts';
 import { systemClock as clock } from '../../src/clock.ts';
+import { busyboxArchive } from '../../src/lab/busybox.ts';
 import { createLab, type Lab, type LabHost } from '../../src/lab/lab.ts';
 import { createLogger } from '../../src/log.ts';
-import { busyboxArchive } from '../busybox.ts';
 import { RedisServer } from '../redis/server.ts';
 import { eventually, type TestHost, testHost } from './harness.ts';
 
