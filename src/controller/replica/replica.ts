@@ -4,7 +4,7 @@
  */
 
 import { replicaName } from '../../desired/service/replica.ts';
-import { SluiceError, toSluiceError } from '../../errors.ts';
+import { isSluiceError, SluiceError, toSluiceError } from '../../errors.ts';
 import { fault } from '../../fault.ts';
 import type { Container, ContainerDetail } from '../../model/container.ts';
 import type { Endpoint } from '../../model/endpoint.ts';
@@ -126,7 +126,18 @@ class ReplicaController {
     const request = { ...container, networks: [{ network: spec.network }], start: true };
     await this.#fetch(container.image, imageId);
     const replica = { service: id, slot, version };
-    await this.#context.desired.containers.put(replicaName(name, slot), request, { create: true, replica, imageId });
+    const { containers } = this.#context.desired;
+    const own = replicaName(name, slot);
+    try {
+      await containers.put(own, request, { create: true, replica, imageId });
+    } catch (error) {
+      // This node may not have read yet what it wrote a moment ago.
+      if (
+        !isSluiceError(error, 'object.exists') ||
+        (await containers.records.byName(own))?.spec.replica?.service !== id
+      )
+        throw error;
+    }
     fault('replica.stored');
   }
 
