@@ -152,7 +152,7 @@ export async function createLab(options: LabOptions): Promise<Lab> {
   }
 }
 
-/** Makes the namespaces of a lab that is claimed, and the links between them. */
+/** Makes the namespaces and the /run of the hosts of a lab that is claimed, and the links between them. */
 export function wireHosts(id: string, names: readonly string[], mtu: number): void {
   const outsideName = namespaceName(id, 'outside');
   ip(['netns', 'add', outsideName]);
@@ -169,6 +169,8 @@ export function wireHosts(id: string, names: readonly string[], mtu: number): vo
     const { number, address, address6 } = addressesOf(index);
     const netns = namespaceName(id, name);
     ip(['netns', 'add', netns]);
+    mkdirSync(runFolder(id, name), { recursive: true });
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'mode=755', 'lab-run', runFolder(id, name)], { stdio: 'pipe' });
     ipBatch(outsideName, [
       `link add h${number} mtu ${mtu} type veth peer name eth0 mtu ${mtu} netns ${netns}`,
       `link set h${number} master underlay up`,
@@ -183,6 +185,9 @@ export function wireHosts(id: string, names: readonly string[], mtu: number): vo
     ]);
   }
 }
+
+/** A host's /run: in memory, as on any host, whatever this machine's is. */
+const runFolder = (id: string, name: string): string => join(labFolder(id), name, 'run');
 
 function addressesOf(index: number) {
   const number = 11 + index;
@@ -216,7 +221,7 @@ export function hostsOf(id: string, names: readonly string[], instance: (index: 
 
 function host(at: Station, id: string, cgroupRoot: string, instance: string): LabHost {
   const folder = join(labFolder(id), at.name);
-  const runDir = join(folder, 'run');
+  const runDir = join(runFolder(id, at.name), 'sluice');
   const base = {
     instance,
     stateDir: join(folder, 'state'),
