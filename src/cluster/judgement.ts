@@ -75,11 +75,13 @@ export class Judgement {
       .map(([name]) => name);
   }
 
-  probed(name: string, answers: boolean): void {
+  /** Undefined: it could not be asked. That is no answer, and no sign of a loss either. */
+  probed(name: string, answers: boolean | undefined): void {
     const seen = this.#seen.get(name);
     if (!seen) return;
-    seen.answers = answers;
-    seen.misses = answers ? 0 : seen.misses + 1;
+    seen.answers = answers ?? false;
+    if (answers === true) seen.misses = 0;
+    if (answers === false) seen.misses++;
   }
 
   /** For this node's own sign of life. */

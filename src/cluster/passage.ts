@@ -125,7 +125,8 @@ export class Passage {
 
   async #try(node: string, address: string, size: number): Promise<Finding> {
     const { prober } = this.#options;
-    const passes = (bytes: number): Promise<boolean> => prober.answers(address, ANSWER_MS, bytes);
+    const passes = async (bytes: number): Promise<boolean> =>
+      (await prober.answers(address, ANSWER_MS, bytes)) ?? false;
     for (let tries = 0; tries < TRIES; tries++) if (await passes(size)) return 'wide';
     const small = SMALL[familyOf(address)];
     if (size <= small || !(await passes(small))) return 'unknown';

@@ -13,6 +13,9 @@ export interface Prober {
 
 /** Whether another host's kernel answers, whatever has become of its daemon. */
 export interface PeerProber {
-  /** Never rejects: what cannot be asked does not answer. `bytes`: size of the whole packet, which nobody may cut. */
-  answers(address: string, timeoutMs: number, bytes?: number): Promise<boolean>;
+  /**
+   * Never rejects. Undefined: this host could not ask (no route, its own link is down, out of memory), which says nothing about the other.
+   * `bytes`: size of the whole packet, which nobody may cut; one that is too large for this host's own link is not answered.
+   */
+  answers(address: string, timeoutMs: number, bytes?: number): Promise<boolean | undefined>;
 }

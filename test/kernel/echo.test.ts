@@ -21,8 +21,8 @@ describe('whether a kernel answers', () => {
     expect(await lab.close()).toEqual([]);
   });
   /** Asked from host a. */
-  const answers = (address: string, timeoutMs = 500, bytes?: number): Promise<boolean> => {
-    let asked!: Promise<boolean>;
+  const answers = (address: string, timeoutMs = 500, bytes?: number): Promise<boolean | undefined> => {
+    let asked!: Promise<boolean | undefined>;
     kernel.host.run(() => {
       asked = echo.answers(address, timeoutMs, bytes);
     });
@@ -52,12 +52,28 @@ describe('whether a kernel answers', () => {
     // Without the header.
     await host.must(['nft', 'add rule netdev narrow in ip6 length > 1374 drop']);
     for (const to of [address, address6])
-      expect(await largest(1280, 1500, (size) => answers(to, 400, size)), to).toBe(1414);
+      expect(await largest(1280, 1500, async (size) => (await answers(to, 400, size)) === true), to).toBe(1414);
     await host.must(['nft', 'delete table netdev narrow']);
     expect(await answers(address, 2_000, 1500)).toBe(true);
   });
 
-  test('not where nobody is, where no route leads, or behind a host that is down', async () => {
+  test('a host that cannot ask says nothing about the other', async () => {
+    const { address, address6 } = lab.host('b');
+    const a = lab.host('a');
+    await a.must('ip route del default');
+    expect(await answers('192.0.2.1', 200), 'no route').toBeUndefined();
+    await a.must('ip route add default via 198.18.0.1');
+    await a.must('ip link set eth0 down');
+    expect(await answers(address, 200), 'its own link is down').toBeUndefined();
+    expect(await answers(address6, 200), 'its own link is down').toBeUndefined();
+    await a.must('ip link set eth0 up');
+    await a.must('ip addr replace 2001:db8:18::11/64 dev eth0 nodad');
+    await a.must('ip route replace default via 198.18.0.1');
+    await expect.poll(() => answers(address, 200), { timeout: 10_000 }).toBe(true);
+    await expect.poll(() => answers(address6, 200), { timeout: 10_000 }).toBe(true);
+  });
+
+  test('not where nobody is, or behind a host that is down', async () => {
     expect(await answers('198.18.0.99', 200)).toBe(false);
     expect(await answers('2001:db8:18::99', 200)).toBe(false);
     await lab.host('b').must('ip link set eth0 down');

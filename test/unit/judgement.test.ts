@@ -14,6 +14,8 @@ class Scene {
   hears: readonly string[] = [];
   readonly alive = new Set(['b', 'c']);
   readonly answering = new Set(['b', 'c']);
+  /** Whether this node can ask anybody. */
+  asks = true;
   now = 0;
 
   look(): void {
@@ -23,7 +25,8 @@ class Scene {
       { epoch: 1, count, applied: count, hears: name === 'c' ? this.hears : [] },
     ]);
     this.judgement.look(this.now, ['a', 'b', 'c'], new Map(beats));
-    for (const name of this.judgement.suspects(this.now)) this.judgement.probed(name, this.answering.has(name));
+    for (const name of this.judgement.suspects(this.now))
+      this.judgement.probed(name, this.asks ? this.answering.has(name) : undefined);
   }
 
   /** Looks again and again for that long. */
@@ -52,6 +55,18 @@ describe('what has become of a node', () => {
     scene.pass(60_000);
     expect([scene.state('b'), scene.state('c')]).toEqual(['ready', 'ready']);
     expect(scene.judgement.session('b', scene.now)).toMatchObject({ state: 'ready', epoch: 1, silentMs: 0 });
+  });
+
+  test('a node that cannot ask gives nobody up, and hears nobody', () => {
+    scene.alive.delete('b');
+    scene.answering.clear();
+    scene.asks = false;
+    scene.pass(60_000);
+    expect(scene.state('b')).toBe('unreachable');
+    expect(scene.judgement.hears(scene.now)).toEqual([]);
+    scene.asks = true;
+    scene.pass(3 * LOOK);
+    expect(scene.state('b')).toBe('lost');
   });
 
   test('one whose session ended and whose kernel answers is unreachable, for as long as that is so', () => {

@@ -2,10 +2,11 @@
  * Whether a host's kernel answers: one ICMP echo request, one answer. The kernel sends it, whatever the daemons there do. Raw sockets, since
  * `net.ipv4.ping_group_range` shuts root out of the others by default. By hand: `ping -c 1 -W 1 ADDRESS`.
  */
+import { constants } from 'node:os';
 import type { Clock } from '../../clock.ts';
 import type { PeerProber } from '../../contracts/prober.ts';
 import { familyOf, toBytes } from '../../model/ip.ts';
-import { check, libc, SOCK_CLOEXEC, SOCK_NONBLOCK } from '../libc.ts';
+import { check, lastErrno, libc, SOCK_CLOEXEC, SOCK_NONBLOCK } from '../libc.ts';
 import { pollReadable } from '../poll.ts';
 
 const SOCK_RAW = 3;
@@ -41,6 +42,9 @@ const FILTER = 1;
 /** IP_PMTUDISC_PROBE of IP_MTU_DISCOVER and IPV6_MTU_DISCOVER (`whole`): sent whole whatever the kernel has learnt of the path, and not to be cut. */
 const PROBE = 3;
 
+/** Nobody has the address on this host's own link; the packet is larger than that link takes. Other refusals tell of this host alone. */
+const NOT_THERE: ReadonlySet<number> = new Set([constants.errno.EHOSTUNREACH, constants.errno.EMSGSIZE]);
+
 interface Open extends Disposable {
   readonly fd: number;
 }
@@ -57,12 +61,12 @@ export class Echo implements PeerProber, Disposable {
   }
 
   /** Sends one request, from the process's own namespace. */
-  answers(address: string, timeoutMs: number, bytes = 0): Promise<boolean> {
+  answers(address: string, timeoutMs: number, bytes = 0): Promise<boolean | undefined> {
     const family = familyOf(address);
     const token = Buffer.from(this.#clock.random(TOKEN_BYTES));
     const key = token.toString('hex');
     return new Promise((resolve) => {
-      const end = (answered: boolean): void => {
+      const end = (answered: boolean | undefined): void => {
         timer.cancel();
         this.#waiting.delete(key);
         resolve(answered);
@@ -70,10 +74,11 @@ export class Echo implements PeerProber, Disposable {
       const timer = this.#clock.after(timeoutMs, () => end(false));
       this.#waiting.set(key, () => end(true));
       try {
-        if (!this.#send(family, address, token, bytes)) end(false);
+        const errno = this.#send(family, address, token, bytes);
+        if (errno !== 0) end(NOT_THERE.has(errno) ? false : undefined);
       } catch {
-        // A host without this family, or whose own limits are reached: nothing can be asked, so nothing answers.
-        end(false);
+        // A host without this family, or whose own limits are reached: nothing can be asked.
+        end(undefined);
       }
     });
   }
@@ -83,8 +88,8 @@ export class Echo implements PeerProber, Disposable {
     this.#sockets.clear();
   }
 
-  /** False when the kernel does not take it: no route, an interface that is down. */
-  #send(family: 4 | 6, address: string, token: Uint8Array, bytes: number): boolean {
+  /** 0, or the error number with which the kernel refuses it. */
+  #send(family: 4 | 6, address: string, token: Uint8Array, bytes: number): number {
     const { request, domain, header } = FAMILIES[family];
     const message = Buffer.alloc(Math.max(HEADER_BYTES + TOKEN_BYTES, bytes - header));
     message.writeUInt8(request, 0);
@@ -97,7 +102,7 @@ export class Echo implements PeerProber, Disposable {
     to.writeUInt16LE(domain, 0);
     to.set(toBytes(address), family === 4 ? 4 : 8);
     const { fd } = this.#open(family);
-    return Number(libc.sendto(fd, message, message.length, MSG_DONTWAIT, to, to.length)) >= 0;
+    return Number(libc.sendto(fd, message, message.length, MSG_DONTWAIT, to, to.length)) >= 0 ? 0 : lastErrno();
   }
 
   #open(family: 4 | 6): Open {
