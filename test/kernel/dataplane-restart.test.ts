@@ -15,6 +15,7 @@ import {
   objectGet,
 } from '../../src/kernel/bpf/bpf.ts';
 import { Bed, type BedSandbox, objectDir, PYTHON } from './dataplane-bed.ts';
+import { SLOWNESS } from './kernel-bed.ts';
 
 const VIP = '10.96.0.10';
 const SET = 1;
@@ -205,7 +206,7 @@ describe('kill -9', () => {
     const { signal, status } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
       cwd: join(import.meta.dirname, '../..'),
       env: { ...process.env, SLUICE_FAULT: faultPoint },
-      timeout: 20_000,
+      timeout: 20_000 * SLOWNESS,
     });
     return signal ?? status;
   };

@@ -24,6 +24,7 @@ const LEFT_OUT: Readonly<Record<string, string>> = {
       'bench-peers',
       'cli-exec',
       'cluster-lost',
+      'cluster-replicas',
       'dns-forward',
       'image-layer',
       'image-registry',

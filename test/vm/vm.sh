@@ -3,7 +3,8 @@
 #   vm.sh [-k bookworm|trixie] [-t SECONDS] [-m MEGABYTES] COMMAND [ARGUMENT]…
 # Output comes as it is written; the exit status is the command's, 124 when time ran out, 125 when the machine did not come up.
 # The CPU is emulated (about ten times slower), so that it runs where KVM is not to be had. Needs qemu-system-x86 busybox-static
-# kmod cpio xz-utils. Inside: cgroup v2 alone, loadable modules, a network of nothing but `lo`, this folder as the working one.
+# kmod cpio xz-utils e2fsprogs. Inside: cgroup v2 alone, loadable modules, a network of nothing but `lo`, temporary files on a
+# disk of its own, this folder as the working one.
 set -eu
 suite=bookworm seconds=600 memory=2048
 while getopts k:t:m: option; do
@@ -27,9 +28,16 @@ trap '[ -z "$machine" ] || kill -9 "$machine" 2>/dev/null || true; rm -rf "$job"
 trap 'exit 130' INT TERM HUP
 
 quoted() { for word in "$@"; do printf "'%s' " "$(printf %s "$word" | sed "s/'/'\\\\''/g")"; done; }
+# A disk, as a host has one: neither the view of this machine's root nor memory carries everything that container roots ask for.
+truncate -s 8G "$job/disk"
+mkfs.ext4 -q -F "$job/disk"
 {
   echo 'ip link set lo up'
   echo "export HOME=/root PATH=$(quoted "$PATH") SLUICE_LAB_SLOWNESS=$(quoted "${SLUICE_LAB_SLOWNESS:-10}")"
+  echo 'set -e; export PATH=$PATH:/usr/sbin:/sbin; modprobe -a virtio_blk ext4; mount -t ext4 /dev/vda /mnt'
+  echo 'mkdir /mnt/lab /run/sluice-lab; mkdir -m 1777 /mnt/tmp; export TMPDIR=/mnt/tmp; mount --bind /mnt/lab /run/sluice-lab; set +e'
+  # An emulated CPU and signals on every bad access of WebAssembly (Node's own, for TypeScript) do not get on: Node dies now and then.
+  echo 'export NODE_OPTIONS=--disable-wasm-trap-handler'
   echo "cd $(quoted "$PWD")"
   echo "$(quoted "$@") </dev/null >/run/job/output 2>&1"
   echo 'echo $? >/run/job/status'
@@ -40,10 +48,11 @@ quoted() { for word in "$@"; do printf "'%s' " "$(printf %s "$word" | sed "s/'/'
 : >"$job/output"
 
 share() { echo "local,path=$1,mount_tag=$2,security_model=none$3"; }
-qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m "$memory" -nographic -no-reboot -nic none \
+qemu-system-x86_64 -accel tcg,thread=multi -cpu max,pku=off -smp 2 -m "$memory" -nographic -no-reboot -nic none \
   -kernel "$image/vmlinuz" -initrd "$image/initrd" -append 'console=ttyS0 quiet panic=-1' \
   -virtfs "$(share / machine ,readonly=on,multidevs=remap)" \
   -virtfs "$(share "$image/lib/modules" modules ,readonly=on)" \
+  -drive "file=$job/disk,if=virtio,format=raw,cache=unsafe" \
   -virtfs "$(share "$job" job '')" >"$job/console" 2>&1 </dev/null &
 machine=$!
 tail -c +1 -f --pid=$machine "$job/output" &

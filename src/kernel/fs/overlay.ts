@@ -4,7 +4,7 @@
  */
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { timed } from '../../metrics.ts';
-import { check, errnoOf, kernelError, lastErrno, libc } from '../libc.ts';
+import { check, errnoOf, fsError, kernelError, lastErrno, libc } from '../libc.ts';
 
 export interface Overlay {
   /** Absolute paths, the topmost first; at least one. */
@@ -45,28 +45,27 @@ const SAFE: readonly (readonly [key: string, value: string])[] = [
 
 /** Mounts an overlay of any depth that the kernel takes (500 layers since Linux 6.8; about 200 before). */
 export function mountOverlay(overlay: Overlay): void {
-  timed('mount', 'overlay', () => {
-    if (!mountByParts(overlay)) mountByOptions(overlay);
-  });
+  timed('mount', 'overlay', () => (takesParts() ? mountByParts(overlay) : mountByOptions(overlay)));
 }
 
-/** One parameter a layer, so that their number and the length of paths do not matter; false where the kernel does not know that yet. */
-function mountByParts({ lower, upper, work, target }: Overlay): boolean {
+let known: boolean | undefined;
+
+/** Whether each layer may be a parameter of its own, so that their number and the length of their paths do not matter (Linux 6.8). */
+export function takesParts(): boolean {
+  known ??= withContext('ask overlayfs for its parameters', (_, set) => {
+    // Before Linux 6.5 any parameter is kept as text, and refused only when all are there: one that nobody knows tells.
+    return set('no-such-parameter', '') < 0 && set('lowerdir+', '/') >= 0;
+  });
+  return known;
+}
+
+function mountByParts({ lower, upper, work, target }: Overlay): void {
   const what = `mount an overlay of ${lower.length} layers at ${target}`;
-  const fs = check(Number(libc.fsopen(SYS_FSOPEN, 'overlay', FSOPEN_CLOEXEC)), what);
-  try {
-    const set = (key: string, value: string): number =>
-      Number(libc.fsconfig(SYS_FSCONFIG, fs, FSCONFIG_SET_STRING, key, value, 0));
+  withContext(what, (fs, set) => {
     const must = (result: number): void => {
       if (result < 0) throw kernelError(lastErrno(), what, messagesOf(fs));
     };
-    if (set('lowerdir+', lower[0]!) < 0) {
-      const errno = lastErrno();
-      const said = messagesOf(fs);
-      if (errno === EINVAL && said.includes('nknown parameter')) return false;
-      throw kernelError(errno, what, said);
-    }
-    for (const path of lower.slice(1)) must(set('lowerdir+', path));
+    for (const path of lower) must(set('lowerdir+', path));
     must(set('upperdir', upper));
     must(set('workdir', work));
     for (const [key, value] of SAFE) must(set(key, value));
@@ -78,7 +77,14 @@ function mountByParts({ lower, upper, work, target }: Overlay): boolean {
     } finally {
       closeSync(mount);
     }
-    return true;
+  });
+}
+
+/** A file system context of overlayfs, and how its parameters are set: negative is a failure, whose errno is the last one. */
+function withContext<T>(what: string, use: (fs: number, set: (key: string, value: string) => number) => T): T {
+  const fs = check(Number(libc.fsopen(SYS_FSOPEN, 'overlay', FSOPEN_CLOEXEC)), what);
+  try {
+    return use(fs, (key, value) => Number(libc.fsconfig(SYS_FSCONFIG, fs, FSCONFIG_SET_STRING, key, value, 0)));
   } finally {
     closeSync(fs);
   }
@@ -112,7 +118,11 @@ export function mountByOptions({ lower, upper, work, target }: Overlay): void {
   const open: number[] = [];
   try {
     const short = (path: string): string => {
-      open.push(openSync(path, constants.O_DIRECTORY | constants.O_RDONLY));
+      try {
+        open.push(openSync(path, constants.O_DIRECTORY | constants.O_RDONLY));
+      } catch (error) {
+        throw fsError(error, `open ${path}`);
+      }
       return `/proc/self/fd/${open.at(-1)}`;
     };
     const options = [
