@@ -45,6 +45,7 @@ function openApi(): Document {
   const app = createApi({
     desired: nothing,
     nodes: nothing,
+    cluster: nothing,
     store: nothing,
     live: nothing,
     peers: nothing,

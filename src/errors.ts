@@ -75,6 +75,11 @@ export const ERROR_CODES = {
   'runtime.failed': [502, 'The OCI runtime or monitor failed; its own message is included.'],
   'runtime.missing': [501, 'The host cannot run containers: the OCI runtime or the monitor is not there.'],
   'request.upgrade': [426, 'The path speaks a stream of frames: the request asks for it with Connection: Upgrade.'],
+  'cluster.member': [409, 'The daemon shares the store of a cluster already.'],
+  'cluster.conflict': [
+    409,
+    'This host and the cluster it is to join have objects of the same name, which are listed; nothing was taken along.',
+  ],
   'store.conflict': [409, 'A record changed between reading and writing; the operation may be tried again.'],
   'store.unavailable': [503, 'The store cannot be reached or refuses writes; what runs goes on.'],
   'store.full': [507, 'The disk that holds the store is full; what runs goes on.'],

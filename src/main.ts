@@ -21,16 +21,15 @@ import { createApi, createMetricsApp, serve, serveTcp } from './api/server.ts';
 import { createEbpfDataplane } from './balancer/ebpf.ts';
 import { createNftPublisher } from './balancer/nft/nft.ts';
 import { type Clock, systemClock, withTimeLimit } from './clock.ts';
+import { isShared, joinCluster, openHome, type Stores } from './cluster/home.ts';
 import { Membership } from './cluster/membership.ts';
 import { Nodes } from './cluster/nodes.ts';
 import { Passage } from './cluster/passage.ts';
 import { Scheduler } from './cluster/placement/scheduler.ts';
 import { Registration } from './cluster/registration.ts';
-import { openReplica } from './cluster/replica/replica.ts';
 import { type Config, loadConfig, SETTING_NAMES } from './config.ts';
 import type { DriverFactory, DriverHost, NetworkDriver, Underlay } from './contracts/driver.ts';
 import type { Runtime } from './contracts/runtime.ts';
-import type { Store } from './contracts/store.ts';
 import { guardDriver } from './controller/circuit.ts';
 import type { Context } from './controller/context.ts';
 import { Controllers } from './controller/controllers.ts';
@@ -56,6 +55,7 @@ import type { Status } from './model/object.ts';
 import { lockState } from './store/lock.ts';
 import { createMemoryStore } from './store/memory.ts';
 import { openRedisStore } from './store/redis/redis.ts';
+import { nameOf, parseRedisUrl } from './store/redis/url.ts';
 import { openSqliteStore } from './store/sqlite.ts';
 
 /** The built-in drivers: one visible table, no registration on import. */
@@ -67,6 +67,8 @@ const DRIVERS: Readonly<Record<string, DriverFactory>> = {
 };
 /** Time that a third-party driver may take to load, milliseconds. */
 const PLUGIN_LOAD_MS_MAX = 5_000;
+/** Time for the answer to a host that has joined a cluster, milliseconds. */
+const JOINED_MS = 50;
 
 const root = join(import.meta.dirname, '..', '..');
 const version = (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string }).version;
@@ -83,7 +85,13 @@ async function main(): Promise<void> {
 
   const clock = systemClock;
   const lock = lockState(config.stateDir, tryFlock);
-  const store = await openStore(config, clock, logger);
+  const stores: Stores = {
+    memory: () => createMemoryStore({ clock }),
+    own: (path) => openSqliteStore({ path, clock }),
+    shared: (place, seen) => openRedisStore({ ...place, seen, clock, logger }),
+    nameOf: (url) => nameOf(parseRedisUrl(url)),
+  };
+  const store = await openHome(config, { stores, clock, logger });
   const kernel = createKernel({ clock });
   kernel.ensureBpffs(config.bpffs);
   const cgroupRoot = config.cgroupRoot ?? kernel.cgroups.mount;
@@ -251,6 +259,14 @@ async function main(): Promise<void> {
     peers,
     desired: { ...desired, statuses: liveStatuses(desired.statuses, dataplane) },
     nodes,
+    cluster: {
+      async join(request) {
+        const answer = await joinCluster(store, request, config, stores);
+        // What is written here from now on nobody would take along.
+        clock.after(JOINED_MS, () => void stop('cluster join'));
+        return answer;
+      },
+    },
     store,
     images,
     clock,
@@ -326,20 +342,6 @@ async function main(): Promise<void> {
 }
 
 const LOCALHOST = '127.0.0.1';
-
-/** One host's file, or the Redis that nodes share together with this node's copies of what concerns it. */
-async function openStore(config: Config, clock: Clock, logger: Logger): Promise<Store> {
-  const { stateDir, store: url, clusterId, insecureStore: insecure, node } = config;
-  if (url === 'memory') return createMemoryStore({ clock });
-  if (url === 'sqlite') return openSqliteStore({ path: join(stateDir, 'sluice.db'), clock });
-  const local = await openSqliteStore({ path: join(stateDir, 'replica.db'), clock });
-  const connect = (seen: { incarnation: string; revision: number } | undefined): Promise<Store> =>
-    openRedisStore({ url, clock, logger, clusterId, insecure, seen });
-  return openReplica({ connect, local, node, clock, logger, lockMs: config.sessionSeconds * 1_000 });
-}
-
-/** Whether other nodes may write to the store, too. */
-const isShared = (store: string): boolean => store.includes('://');
 
 /** Without what containers need there are networks, names and services all the same. */
 async function openRuntime(

@@ -8,10 +8,10 @@ import type { LiveContainers, LivePeers } from '../contracts/live.ts';
 import type { Store } from '../contracts/store.ts';
 import type { Desired } from '../desired/desired.ts';
 import type { Logger } from '../log.ts';
-import type { SystemReport } from '../model/answer.ts';
+import type { JoinAnswer, SystemReport } from '../model/answer.ts';
 import type { NodeRequest, NodeView } from '../model/node.ts';
 import type { Obj } from '../model/object.ts';
-import type { View } from '../model/request.ts';
+import type { JoinRequest, View } from '../model/request.ts';
 import { name, ref } from '../model/schema.ts';
 import type { Scrape } from './metrics.ts';
 import type { Target, Waits } from './wait.ts';
@@ -38,11 +38,17 @@ export interface NodesOfCluster {
   remove(ref: string, options: { readonly actor?: string }): Promise<NodeView>;
 }
 
+/** The way into a cluster. */
+export interface ClusterDoor {
+  join(request: JoinRequest): Promise<JoinAnswer>;
+}
+
 export interface ApiOptions {
   readonly desired: DesiredState;
   readonly live: LiveContainers;
   readonly peers: LivePeers;
   readonly nodes: NodesOfCluster;
+  readonly cluster: ClusterDoor;
   readonly store: Store;
   readonly images: Images;
   readonly clock: Clock;

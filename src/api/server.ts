@@ -13,6 +13,7 @@ import { SluiceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { apiRequests } from '../metrics.ts';
 import { clusterTopic, nodeTopic } from '../model/keys.ts';
+import { cluster } from './cluster.ts';
 import { containers } from './container/containers.ts';
 import { live } from './container/live.ts';
 import type { StreamServer } from './container/stream.ts';
@@ -111,6 +112,7 @@ export function createApi(options: ApiOptions): ApiApp {
     endpoints,
     services,
     nodes,
+    cluster,
     containers,
     live,
     volumes,

@@ -49,6 +49,10 @@ export const tree: Tree = {
   port: { summary: 'Published ports of a container', load: async () => (await import('./container/look.ts')).port },
   rename: { summary: 'Give a container another name', load: async () => (await import('./container/life.ts')).rename },
   rm: { summary: 'Remove containers', load: async () => (await import('./container/life.ts')).rm },
+  cluster: {
+    summary: 'The cluster that this host is part of, or is to be',
+    load: async () => (await import('./cluster/cluster.ts')).cluster,
+  },
   node: { summary: 'Nodes of the cluster', load: async () => (await import('./cluster/node.ts')).node },
   image: { summary: 'Images', load: async () => (await import('./image/image.ts')).image },
   pull: { summary: 'Pull an image from its registry', load: async () => (await import('./image/transfer.ts')).pull },

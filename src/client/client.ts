@@ -8,7 +8,7 @@
  * Every method rejects with a `SluiceError`: the daemon's own code, or `daemon.unreachable`.
  */
 import { type Clock, systemClock } from '../clock.ts';
-import type { PeersAnswer, StatusAnswer, VersionAnswer, WatchMessage } from '../model/answer.ts';
+import type { JoinAnswer, PeersAnswer, StatusAnswer, VersionAnswer, WatchMessage } from '../model/answer.ts';
 import type { ContainerRequest, VolumeRequest } from '../model/container/request.ts';
 import type { Volume } from '../model/container/volume.ts';
 import type { Container } from '../model/container.ts';
@@ -19,6 +19,7 @@ import type { Kind } from '../model/object.ts';
 import type {
   AttachmentRequest,
   BackendsRequest,
+  JoinRequest,
   NetworkRequest,
   ReplicasRequest,
   SandboxRequest,
@@ -106,6 +107,8 @@ export interface Client {
     /** `object.inuse` unless it is lost. */
     remove(ref: string): Promise<NodeView>;
   };
+  /** Takes the host's objects along to a cluster; the daemon ends then. `cluster.conflict`, `cluster.member`. */
+  readonly cluster: { join(request: JoinRequest): Promise<JoinAnswer> };
   readonly images: ImageClient;
   version(): Promise<VersionAnswer>;
   status(): Promise<StatusAnswer>;
@@ -180,6 +183,7 @@ export function createClient(options: ClientOptions = {}): Client {
       update: (ref, body) => call.json('PATCH', at('nodes', ref), { body }),
       remove: (ref) => call.json('DELETE', at('nodes', ref)),
     },
+    cluster: { join: (body) => call.json('POST', at('cluster', 'join'), { body }) },
     images: imageClient(call, clock),
     version: () => call.json('GET', at('version')),
     status: () => call.json('GET', at('status')),

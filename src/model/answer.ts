@@ -90,6 +90,16 @@ export interface PeersAnswer extends PeerReport {
   readonly items: readonly Peer[];
 }
 
+/** What came of a host that takes its objects along to a cluster. */
+export interface JoinAnswer {
+  /** Where the cluster's store is, without a password. */
+  readonly store: string;
+  /** The name under which the objects are the host's. */
+  readonly node: string;
+  /** Records written there; 0: they were there already. */
+  readonly records: number;
+}
+
 /** An object or the status of one has changed, or is gone (`null`). */
 export type ObjectChange =
   | { readonly kind: Kind; readonly id: string; readonly object: Obj | null }

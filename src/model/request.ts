@@ -102,3 +102,12 @@ export interface ReplicasRequest {
 
 /** What the API answers: the object with its status on this node (null before a controller has seen it). */
 export type View<O extends Obj = Obj> = O & { readonly status: Status | null };
+
+/** Body of POST /v1/cluster/join. */
+export interface JoinRequest {
+  /** URL of the cluster's Redis, as the setting `store`. */
+  readonly store: string;
+  /** Default: the daemon's setting. */
+  readonly clusterId?: string;
+  readonly insecureStore?: boolean;
+}

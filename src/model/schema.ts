@@ -7,6 +7,7 @@ import { z } from '@hono/zod-openapi';
 import type {
   ComponentHealth,
   Counts,
+  JoinAnswer,
   Peer,
   PeerDifference,
   PeersAnswer,
@@ -19,7 +20,14 @@ import { NAME_PATTERN } from './id.ts';
 import type { Network, SubnetSpec } from './network.ts';
 import type { Node, NodeRequest, NodeSession, NodeSpec, NodeView } from './node.ts';
 import { type Condition, KINDS, type Obj, type Status } from './object.ts';
-import type { AttachmentRequest, NetworkRequest, SandboxRequest, SubnetsRequest, View } from './request.ts';
+import type {
+  AttachmentRequest,
+  JoinRequest,
+  NetworkRequest,
+  SandboxRequest,
+  SubnetsRequest,
+  View,
+} from './request.ts';
 import type { Sandbox } from './sandbox.ts';
 
 /** One schema a field of `T`, none missing, none too many. */
@@ -343,6 +351,25 @@ export const peersAnswer: z.ZodType<PeersAnswer> = z
   .openapi('Peers');
 /** `{items}`: room for more beside the list. */
 export const listOf = <T>(item: z.ZodType<T>) => z.strictObject({ items: z.array(item) });
+
+/** Body of POST /v1/cluster/join. */
+export const joinRequest = z
+  .strictObject({
+    store: z
+      .string()
+      .max(4096)
+      .regex(/^redis(?:s|\+unix)?:\/\/.+$/, 'is redis://…')
+      .openapi({
+        description: 'URL of the Redis of the cluster, as the setting `store`.',
+        example: 'redis://127.0.0.1',
+      }),
+    clusterId: text.max(63).optional().openapi({ description: "Name of the cluster; default: the daemon's setting." }),
+    insecureStore: z.boolean().optional().openapi({ description: 'Without TLS and password also off this machine.' }),
+  } satisfies Shape<JoinRequest>)
+  .openapi('JoinRequest');
+export const joinAnswer: z.ZodType<JoinAnswer> = z
+  .strictObject({ store: text, node: text, records: z.int() } satisfies Shape<JoinAnswer>)
+  .openapi('JoinAnswer');
 
 export const versionAnswer: z.ZodType<VersionAnswer> = z
   .strictObject({

@@ -190,11 +190,11 @@ print('open'); sys.stdin.read()`,
 });
 
 describe('kill -9', () => {
-  /** A life of the daemon that starts, fills and ends itself where SLUICE_FAULT says. */
+  /** A life of the daemon, compiled as it is in earnest, that starts, fills and ends itself where SLUICE_FAULT says. */
   const life = (instance: string, faultPoint: string): string | number | null => {
     const script = `
-      const { createEbpfDataplane } = await import('./src/balancer/ebpf.ts');
-      const { createKernel } = await import('./src/kernel/kernel.ts');
+      const { createEbpfDataplane } = await import('./dist/src/balancer/ebpf.js');
+      const { createKernel } = await import('./dist/src/kernel/kernel.js');
       const kernel = createKernel({ host: ${JSON.stringify(bed.kernel.host.path)} });
       const plane = createEbpfDataplane({ kernel, instance: '${instance}', bpffs: ${JSON.stringify(bed.bpffs)},
         cgroupRoot: ${JSON.stringify(bed.cgroup)}, objectDir: ${JSON.stringify(objectDir)} });

@@ -212,6 +212,7 @@ export class World {
       peers: { inspect: async (id) => this.reports.get(id) ?? { joined: false, differences: [] } },
       live: new Proxy({} as LiveContainers, { get: (_, key) => Reflect.get(this.live, key) }),
       nodes: this.nodes,
+      cluster: { join: async ({ store }) => ({ store, node: NODE, records: 3 }) },
       store: this.store,
       images: NO_IMAGES,
       clock: systemClock,

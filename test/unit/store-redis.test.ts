@@ -43,6 +43,7 @@ describe('the URL of a Redis', () => {
     'http://r1',
     'redis://',
     'redis://a,b',
+    'redis://a,b?cluster&replicas=1',
     'redis://a b',
     'redis://a:0',
     'redis://a/x',

@@ -40,7 +40,15 @@ const LEFT_OUT: Readonly<Record<string, string>> = {
       'store-fault',
       'container-pull',
       'image',
+      'plugin',
+      'store-redis',
     ].map((file) => [`${file}.test.ts`, NO_KERNEL]),
+  ),
+  ...Object.fromEntries(
+    ['service-replicas', 'service-cluster', 'overlay-cluster', 'cluster-join'].map((file) => [
+      `${file}.test.ts`,
+      'several daemons or dozens of containers, held to times of the clock; what they ask of the kernel the other files ask too',
+    ]),
   ),
   'kills.test.ts': 'holds a rate of connections that an emulated CPU does not reach',
   'restart.test.ts': 'kills the daemon by the clock; emulated, each life takes ten times as long as the kill is late',

@@ -1,0 +1,134 @@
+/**
+ * Which store a daemon works on: its host's own file, or the one that a cluster shares together with this host's copies of what concerns it. A
+ * host that changed from one to the other by a setting alone would find none of its objects and take down what runs: that is refused.
+ */
+import { existsSync } from 'node:fs';
+import { join as path } from 'node:path';
+import type { Clock } from '../clock.ts';
+import type { Config } from '../config.ts';
+import type { Store } from '../contracts/store.ts';
+import { SluiceError } from '../errors.ts';
+import type { Logger } from '../log.ts';
+import type { JoinAnswer } from '../model/answer.ts';
+import type { Obj } from '../model/object.ts';
+import type { JoinRequest } from '../model/request.ts';
+import { type Joined, join } from './join/join.ts';
+import { joinedKey } from './join/plan.ts';
+import { openReplica } from './replica/replica.ts';
+
+/** Opens the stores themselves. */
+export interface Stores {
+  memory(): Store;
+  /** A file of this host. */
+  own(file: string): Promise<Store>;
+  /** `seen`: what the host's copies are of; then it succeeds also while the store is away. */
+  shared(place: SharedPlace, seen?: { readonly incarnation: string; readonly revision: number }): Promise<Store>;
+  /** Where a URL leads, without a password. */
+  nameOf(url: string): string;
+}
+export interface SharedPlace {
+  readonly url: string;
+  readonly clusterId: string;
+  readonly insecure: boolean;
+}
+
+export interface HomeParts {
+  readonly stores: Stores;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** Whether other nodes may write to the store, too. */
+export const isShared = (store: string): boolean => store.includes('://');
+
+const ownFile = (stateDir: string): string => path(stateDir, 'sluice.db');
+const copiesFile = (stateDir: string): string => path(stateDir, 'replica.db');
+
+/** Fails with `config.invalid` where the host's objects are in the other store. */
+export async function openHome(config: Config, parts: HomeParts): Promise<Store> {
+  const { store: url, stateDir } = config;
+  if (url === 'memory') return parts.stores.memory();
+  return isShared(url) ? openShared(config, parts) : openOwn(stateDir, parts);
+}
+
+async function openOwn(stateDir: string, { stores }: HomeParts): Promise<Store> {
+  const [own, copies] = [ownFile(stateDir), copiesFile(stateDir)];
+  if (!existsSync(own) && existsSync(copies))
+    throw invalid(
+      `this host is part of a cluster, whose objects ${copies} keeps: start it with the cluster's store (--store redis://…). ` +
+        'To leave the cluster for good, with everything that runs here taken down, remove that file',
+    );
+  const store = await stores.own(own);
+  const joined = (await store.get<Joined>(joinedKey))?.value;
+  if (!joined) return store;
+  await store.close();
+  throw invalid(
+    `this host's objects went to the cluster at ${joined.store}: start it with --store. ` +
+      `To leave the cluster for good, with everything that runs here taken down, remove ${own}`,
+  );
+}
+
+async function openShared(config: Config, parts: HomeParts): Promise<Store> {
+  const { stateDir, store: url, clusterId, insecureStore: insecure, node } = config;
+  const { stores, clock, logger } = parts;
+  if (!existsSync(copiesFile(stateDir)) && existsSync(ownFile(stateDir))) await ensureTakenAlong(config, parts);
+  const local = await stores.own(copiesFile(stateDir));
+  const connect = (seen: { incarnation: string; revision: number } | undefined): Promise<Store> =>
+    stores.shared({ url, clusterId, insecure }, seen);
+  return openReplica({ connect, local, node, clock, logger, lockMs: config.sessionSeconds * 1_000 });
+}
+
+async function ensureTakenAlong({ stateDir, node }: Config, { stores }: HomeParts): Promise<void> {
+  const own = await stores.own(ownFile(stateDir));
+  try {
+    const { items } = await own.list('');
+    const joined = items.find(({ key }) => key === joinedKey)?.value as Joined | undefined;
+    if (joined && joined.node !== node)
+      throw invalid(
+        `this host's objects went to the cluster as those of node ${joined.node}: start it with --node ${joined.node}`,
+      );
+    if (joined) return;
+    const kept = items.filter(({ key, value }) => isOfUser(key, value)).map(({ value }) => value as Obj);
+    if (kept.length === 0) return;
+    const some = kept.slice(0, 5).map(({ kind, name }) => `${kind} ${name}`);
+    throw invalid(
+      `this host has ${kept.length} objects that the cluster does not know (${some.join(', ')}${kept.length > 5 ? ', …' : ''}), and would ` +
+        'take them down: start it without --store and take them along with "sluice cluster join", or remove them first',
+    );
+  } finally {
+    await own.close();
+  }
+}
+
+const BUILTIN = ['bridge', 'host', 'none'];
+
+function isOfUser(key: string, value: unknown): boolean {
+  if (key.startsWith('network/')) return !BUILTIN.includes((value as Obj).name);
+  return ['sandbox/', 'service/', 'container/', 'volume/'].some((prefix) => key.startsWith(prefix));
+}
+
+/**
+ * Takes what is in the host's own store along to a cluster's; the daemon is to end then, and start with `--store`. `config.invalid`,
+ * `cluster.conflict`, and what opening that store fails with. Resolves to where the cluster's store is and how many records went.
+ */
+export async function joinCluster(
+  local: Store,
+  { store: url, clusterId, insecureStore: insecure = false }: JoinRequest,
+  config: Pick<Config, 'store' | 'node' | 'clusterId'>,
+  stores: Stores,
+): Promise<JoinAnswer> {
+  if (isShared(config.store))
+    throw new SluiceError(
+      'cluster.member',
+      'this daemon shares the store of a cluster already: it cannot join another',
+    );
+  const store = stores.nameOf(url);
+  const remote = await stores.shared({ url, clusterId: clusterId ?? config.clusterId, insecure });
+  try {
+    return { store, node: config.node, records: await join(local, remote, { store, node: config.node }) };
+  } finally {
+    await remote.close();
+  }
+}
+
+const invalid = (message: string): SluiceError => new SluiceError('config.invalid', message, { setting: 'store' });
