@@ -79,7 +79,8 @@ export function parseRedisUrl(url: string): RedisPlace {
     throw invalid('several hosts are Sentinels (?sentinel=NAME) or a Cluster (?cluster)');
   if (cluster && place.db !== 0) throw invalid('a Redis Cluster has database 0 only');
   // WAIT asks the node that it is sent to; in a Cluster nobody says which one that is to be.
-  if (cluster && place.replicas > 0) throw invalid('replicas are not counted on a Redis Cluster: leave out cluster or replicas');
+  if (cluster && place.replicas > 0)
+    throw invalid('replicas are not counted on a Redis Cluster: leave out cluster or replicas');
   return place;
 }
 
