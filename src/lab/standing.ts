@@ -2,22 +2,19 @@
  * The lab of `sluice lab`: it stands when the command that made it has ended. There is one on a machine, its folder is its state:
  * `lab.json` says which hosts it has. Its Redis runs in the namespace `outside`, so that a host can be cut off from it alone.
  */
-import { spawn } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { SluiceError } from '../errors.ts';
 import { probe } from './daemon.ts';
-import { cutOff, type Fault, faultsOf, heal, limitRate, REDIS } from './fault.ts';
+import { cutOff, type Fault, faultsOf, heal, limitRate } from './fault.ts';
 import { hostsOf, type LabHost, type Station, wireHosts } from './lab.ts';
 import { claimLab, killGroup, labCgroup, labFolder, labTraces, removeLab } from './owner.ts';
-import { argvAt } from './place.ts';
+import { LabRedis, sharedStore } from './redis.ts';
 
 /** No process id: the sweep of what dead owners left does not touch it. */
 const ID = 'standing';
 const HOSTS_MAX = 32;
-const REDIS_UP_MS_MAX = 10_000;
 const START_MS_MAX = 30_000;
 
 export interface StandingOptions {
@@ -68,7 +65,7 @@ export async function raise({ hosts, mtu, rate }: StandingOptions): Promise<Stan
     wireHosts(ID, names, mtu);
     writeFileSync(marker(), JSON.stringify({ hosts: names }));
     const lab = built(names);
-    await startRedis(lab.outside);
+    await new LabRedis(lab.outside, { folder: join(labFolder(ID), 'redis'), outlives: true }).start();
     if (rate !== undefined) for (const host of lab.hosts) await limitRate(host, rate);
     // One after the other: the first founds the cluster.
     for (const host of lab.hosts) await startOn(host);
@@ -115,43 +112,5 @@ export function stateOf(lab: StandingLab): Promise<HostState[]> {
 }
 
 async function startOn(host: LabHost): Promise<void> {
-  // Its namespace is reached by the lab's hosts alone; that is what TLS and a password would have to bring about.
-  const settings = {
-    store: `redis://${REDIS.address}:${REDIS.port}`,
-    insecureStore: true,
-    advertise: host.address,
-  };
-  await host.daemon.start({ settings, outlives: true, readyTimeoutMs: START_MS_MAX });
-}
-
-async function startRedis(outside: Station): Promise<void> {
-  if ((await outside.exec('command -v redis-server && command -v redis-cli')).code !== 0)
-    throw new SluiceError(
-      'config.invalid',
-      'a lab needs redis-server and redis-cli (Debian: redis-server) on the PATH',
-    );
-  const folder = join(labFolder(ID), 'redis');
-  await mkdir(folder);
-  const settings = [
-    `bind ${REDIS.address}`,
-    `port ${REDIS.port}`,
-    'protected-mode no',
-    `dir ${folder}`,
-    `logfile ${join(folder, 'redis.log')}`,
-    'daemonize no',
-    'save ""',
-    'appendonly yes',
-  ];
-  const config = join(folder, 'redis.conf');
-  writeFileSync(config, `${settings.join('\n')}\n`);
-  const [file, ...args] = argvAt(outside, ['redis-server', config]);
-  const child = spawn(file, args, { cwd: '/', stdio: 'ignore', detached: true });
-  child.unref();
-  const until = performance.now() + REDIS_UP_MS_MAX;
-  const ask = ['redis-cli', '-h', REDIS.address, '-p', String(REDIS.port), 'ping'];
-  while ((await outside.exec(ask)).stdout.trim() !== 'PONG') {
-    if (child.exitCode !== null || performance.now() > until)
-      throw new SluiceError('wait.timeout', `the lab's Redis does not answer; see its log in ${folder}`);
-    await sleep(20);
-  }
+  await host.daemon.start({ settings: sharedStore(host), outlives: true, readyTimeoutMs: START_MS_MAX });
 }
