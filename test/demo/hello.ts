@@ -3,13 +3,11 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { busyboxArchive } from '../../src/lab/busybox.ts';
 import type { LabHost } from '../../src/lab/lab.ts';
+import type { Typed } from './actor.ts';
 import type { Stage } from './stage.ts';
 
 const REGISTRY = '127.0.0.1:5000';
 const WORDS = 'Hello from Sluice: this image was not here, was pulled, became a container, and ran.';
-
-/** Shows a typed command and both its streams; breaks the demo when it fails. */
-type Typed = (...args: string[]) => Promise<string>;
 
 /** Resolves to the image's name; it stays on the host. */
 export async function hello(stage: Stage, host: LabHost, sluice: Typed): Promise<string> {

@@ -1,16 +1,15 @@
-/**
- * `npm run demo`: one host, end to end, in under a minute. It runs on a host of its own (network namespace, cgroup subtree,
- * folders, pins), so the machine's network is not touched, and removes it again whatever happens.
- */
-import { chmodSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+/** One host, end to end: what a user of one machine does with it, and what is done to it. */
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createLab, type Lab, type LabHost } from '../src/lab/lab.ts';
-import { labFolder, sweepLab } from '../src/lab/owner.ts';
-import type { Place } from '../src/lab/place.ts';
-import { type ConnectResult, type Running, startConnect, startServer } from '../src/load/load.ts';
-import { hello } from './demo/hello.ts';
-import { BrokenPromise, createStage, type Stage } from './demo/stage.ts';
+import type { Lab } from '../../src/lab/lab.ts';
+import { labFolder } from '../../src/lab/owner.ts';
+import { type ConnectResult, type Running, startConnect, startServer } from '../../src/load/load.ts';
+import { createActor } from './actor.ts';
+import { hello } from './hello.ts';
+import { leftBehind } from './remains.ts';
+import type { Stage, Story } from './stage.ts';
+import { monotonicMs, told, until } from './watch.ts';
 
 /** New connections a second while things are taken away. */
 const RATE = 500;
@@ -18,30 +17,9 @@ const SHOPS = ['shop-1', 'shop-2', 'shop-3'] as const;
 /** Beside its pages each shop answers here with its digit; a program that forks for every request could not keep up. */
 const TAG_PORT = 81;
 
-/** One typed command; shows it and its answer, and breaks the demo when it fails. */
-type Typed = (...args: string[]) => Promise<string>;
-
-async function story(stage: Stage, lab: Lab): Promise<void> {
-  const host = lab.host('demo');
+async function tell(stage: Stage, lab: Lab): Promise<void> {
+  const { host, sluice, inside, placeOf } = createActor(stage, lab.host('demo'));
   const pages = join(labFolder(lab.id), 'pages');
-  const sluice: Typed = async (...args) => {
-    const { code, stdout, stderr } = await host.sluice(args);
-    stage.typed(
-      `sluice ${args.map((word) => (/[\s'"{]/.test(word) ? `'${word}'` : word)).join(' ')}`,
-      stdout || stderr,
-    );
-    if (code !== 0) throw new BrokenPromise(`the command ended with status ${code}`);
-    return stdout;
-  };
-  /** A shell command inside a container, not shown. */
-  const inside = async (container: string, command: string): Promise<string> =>
-    (await host.sluice(['exec', container, 'sh', '-c', command])).stdout.trim();
-
-  /** Where the load generators run: in the sandbox that a container shares its name with. */
-  const placeOf = async (container: string): Promise<Place> => {
-    const { status } = await host.client.sandboxes.get(container);
-    return { netnsPath: String(status?.detail.netnsPath), cgroup: String(status?.detail.cgroupPath) };
-  };
 
   await stage.step('A host of its own, and the daemon on it', async () => {
     const daemon = await host.daemon.start();
@@ -74,7 +52,8 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
     await sluice('run', '-d', '--name', 'client', '--network', 'web', '--init', image, 'sleep', '600');
     await sluice('run', '-d', '--name', 'stranger', '--network', 'other', '--init', image, 'sleep', '600');
     await sluice('ps');
-    for (const name of SHOPS) await until(async () => (await inside('client', `wget -qO- http://${name}/`)) === name);
+    for (const name of SHOPS)
+      await until(`${name} answers`, async () => (await inside('client', `wget -qO- http://${name}/`)) === name);
     stage.promise(true, 'the client reaches each of them by its name');
   });
 
@@ -155,7 +134,7 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
     const last = Math.max(result.failures?.lastMs ?? 0, result.answers['2']?.lastMs ?? 0) - accepted;
     stage.promise(result.failed <= most, `${told(result)} failed of ${result.opened}, those on their way to it`);
     stage.promise(last <= 50, `out of the VIP ${Math.max(0, last).toFixed(0)} ms after the daemon had said yes`);
-    await until(async () => (await host.sluice(['container', 'inspect', 'shop-2'])).code !== 0);
+    await until('it is gone', async () => (await host.sluice(['container', 'inspect', 'shop-2'])).code !== 0);
   });
 
   await stage.step('The daemon is killed, three times, under load', async () => {
@@ -187,7 +166,11 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
     const command = `ip link delete ${link}`;
     stage.typed(command, await host.must(command));
     const from = performance.now();
-    await until(async () => (await inside('client', 'timeout 1 wget -qO- http://shop/ || true')) === 'shop-1', 10_000);
+    await until(
+      'it serves again',
+      async () => (await inside('client', 'timeout 1 wget -qO- http://shop/ || true')) === 'shop-1',
+      10_000,
+    );
     stage.promise(true, `repaired and serving after ${((performance.now() - from) / 1_000).toFixed(1)} s`);
     const events = (await host.sluice(['endpoint', 'ls', '--format', 'json'])).stdout;
     stage.promise(/Repaired/.test(events), 'the cause stands in the endpoint`s conditions');
@@ -205,76 +188,4 @@ async function story(stage: Stage, lab: Lab): Promise<void> {
   });
 }
 
-/** CLOCK_MONOTONIC in milliseconds, as the load generators tell it. */
-const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6;
-
-/** How many failed, and of what. */
-function told({ failed, errors }: ConnectResult): string {
-  const kinds = Object.entries(errors).map(([kind, count]) => `${kind} ×${count}`);
-  return kinds.length > 0 ? `${failed} (${kinds.join(', ')})` : String(failed);
-}
-
-/** What the host's kernel still holds of Sluice, by kind. */
-async function leftBehind(host: LabHost): Promise<Record<string, string[]>> {
-  const lines = async (command: string): Promise<string[]> =>
-    (await host.exec(command)).stdout.split('\n').filter((line) => line.trim() !== '');
-  const folder = (path: string): string[] => {
-    try {
-      return readdirSync(path, { recursive: true }).map(String);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
-      throw error;
-    }
-  };
-  return {
-    links: (await lines('ip -o link')).filter((line) => !/^\d+: (?:lo|eth0)[:@]/.test(line)),
-    namespaces: folder(join(host.runDir, 'netns')),
-    'nft tables': (await lines('nft list tables')).filter((line) => line.includes(host.instance)),
-    // Two files are every bpffs's own.
-    pins: folder(host.bpffs).filter((name) => !name.endsWith('.debug')),
-    mounts: (await lines('cat /proc/self/mountinfo')).filter((line) => line.includes(` ${host.stateDir}/`)),
-    cgroups: readdirSync(host.cgroupRoot, { withFileTypes: true })
-      .filter((entry) => entry.isDirectory() && !['daemon', 'programs'].includes(entry.name))
-      .map(({ name }) => name),
-    processes: (await lines(`cat ${host.cgroupRoot}/daemon/cgroup.procs`)).filter(Boolean),
-  };
-}
-
-async function until(look: () => Promise<boolean>, limitMs = 5_000): Promise<void> {
-  const end = performance.now() + limitMs;
-  while (!(await look())) {
-    if (performance.now() > end) throw new BrokenPromise(`not within ${limitMs / 1_000} s`);
-    await sleep(20);
-  }
-}
-
-async function main(): Promise<number> {
-  const startedAt = performance.now();
-  await sweepLab();
-  const stage = createStage();
-  const lab = await createLab({ name: 'demo', hosts: ['demo'] });
-  let broken: unknown = null;
-  let traces: string[] = [];
-  const interrupted = new Promise<never>((_, reject) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => reject(new BrokenPromise(signal)));
-  });
-  try {
-    await Promise.race([story(stage, lab), interrupted]);
-  } catch (error) {
-    broken = error;
-    const log = lab.host('demo').daemon.log().slice(-4_000);
-    console.log(`\n--- end of the daemon's log ---\n${log}`);
-  } finally {
-    traces = await lab.close();
-  }
-  console.log(`\n${stage.table()}`);
-  for (const trace of traces) console.log(`left behind: ${trace}`);
-  if (broken) console.log(`\nBROKEN: ${broken instanceof Error ? broken.message : String(broken)}`);
-  if (broken && !(broken instanceof BrokenPromise)) console.log(broken);
-  const good = !broken && traces.length === 0;
-  const seconds = ((performance.now() - startedAt) / 1_000).toFixed(1);
-  console.log(good ? `\nAll of it in ${seconds} s; nothing was left behind.` : `\nThe demo failed after ${seconds} s.`);
-  return good ? 0 : 1;
-}
-
-process.exitCode = await main();
+export const oneHost: Story = { hosts: ['demo'], tell };
