@@ -33,7 +33,8 @@ interface Seen {
 const MISSES_MIN = 3;
 
 export class Judgement {
-  readonly #ttlMs: number;
+  /** Time without a new sign of life after which a session has ended: longer where looks are rare. */
+  ttlMs: number;
   readonly #self: string;
   readonly #seen = new Map<string, Seen>();
   #lookedAtMs: number | undefined;
@@ -42,7 +43,7 @@ export class Judgement {
 
   constructor(options: { readonly node: string; readonly ttlMs: number }) {
     this.#self = options.node;
-    this.#ttlMs = options.ttlMs;
+    this.ttlMs = options.ttlMs;
   }
 
   /**
@@ -50,8 +51,8 @@ export class Judgement {
    * this daemon) proves nothing about the time between: whoever was alive counts as alive a moment ago.
    */
   look(nowMs: number, nodes: Iterable<string>, beats: ReadonlyMap<string, Beat>): void {
-    if (this.#lookedAtMs === undefined || nowMs - this.#lookedAtMs > this.#ttlMs / 2) {
-      this.#graceUntilMs = nowMs + this.#ttlMs;
+    if (this.#lookedAtMs === undefined || nowMs - this.#lookedAtMs > this.ttlMs / 2) {
+      this.#graceUntilMs = nowMs + this.ttlMs;
       for (const seen of this.#seen.values()) if (!seen.ended) seen.atMs = nowMs;
     }
     this.#lookedAtMs = nowMs;
@@ -64,14 +65,14 @@ export class Judgement {
       if (!seen) this.#seen.set(name, { beat, atMs: nowMs, ended: false, lost: false, answers: false, misses: 0 });
       else if (beat && (beat.epoch !== seen.beat?.epoch || beat.count !== seen.beat.count))
         Object.assign(seen, { beat, atMs: nowMs, ended: false, lost: false, answers: false, misses: 0 });
-      else if (nowMs - seen.atMs >= this.#ttlMs && nowMs >= this.#graceUntilMs) seen.ended = true;
+      else if (nowMs - seen.atMs >= this.ttlMs && nowMs >= this.#graceUntilMs) seen.ended = true;
     }
   }
 
   /** Nodes that have been silent for a while: their kernels are to be asked. */
   suspects(nowMs: number): string[] {
     return [...this.#seen]
-      .filter(([, { ended, atMs }]) => ended || nowMs - atMs >= this.#ttlMs / 2)
+      .filter(([, { ended, atMs }]) => ended || nowMs - atMs >= this.ttlMs / 2)
       .map(([name]) => name);
   }
 

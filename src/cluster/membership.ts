@@ -1,6 +1,6 @@
 /**
- * This node's part in a cluster: a session under which it gives signs of life, and looks at the others' (judgement.ts). Each look is a list of a
- * few short records; nobody is told of a sign of life.
+ * This node's part in a cluster: a session under which it gives signs of life, and looks at the others' (judgement.ts). Each look is a list of
+ * short records, one a node; nobody is told of a sign of life.
  */
 import { type Clock, type Timer, withTimeLimit } from '../clock.ts';
 import type { PeerProber } from '../contracts/prober.ts';
@@ -11,9 +11,16 @@ import { beatKey, beatPrefix } from '../model/keys.ts';
 import type { Node, NodeSession, NodeState } from '../model/node.ts';
 import { type Beat, Judgement } from './judgement.ts';
 
-/** Looks a session's time, and how many of them go by between two signs of life. */
+/** Turns a session's time, and how many of them go by between two signs of life. */
 const LOOKS = 6;
 const LOOKS_A_BEAT = 2;
+/**
+ * Nodes up to which every turn is a look. A look reads a record of each node: beyond, looks become as much rarer as there are more nodes, so that
+ * what one node reads in a second stays what it is here, and all of them together read in proportion to their number.
+ */
+const LOOKS_NODES_MAX = 50;
+/** Looks, at least, without a new sign of life before a session counts as ended. */
+const LOOKS_MISSED_MIN = 3;
 
 export interface MembershipOptions {
   readonly store: Store;
@@ -37,7 +44,9 @@ export class Membership {
   #session: Session | undefined;
   #states: ReadonlyMap<string, NodeState> = new Map();
   #count = 0;
-  #looks = 0;
+  #turns = 0;
+  /** Turns until the next look; it is taken with the last of them. */
+  #untilLook = 1;
   #hears = '';
   #timer: Timer | undefined;
   #working: Promise<void> | undefined;
@@ -89,7 +98,7 @@ export class Membership {
 
   async #turn(): Promise<void> {
     try {
-      await this.#look();
+      if (--this.#untilLook <= 0) await this.#look();
       await this.#beat();
       this.#failing = false;
     } catch (error) {
@@ -102,6 +111,9 @@ export class Membership {
     const { items } = await this.#limited(store.list<Beat>(beatPrefix), 'a look at the other nodes');
     const beats = new Map(items.map(({ key, value }) => [key.slice(beatPrefix.length), value]));
     const known = new Map([...nodes()].map((node) => [node.name, node]));
+    const rarely = Math.max(1, Math.ceil(Math.max(known.size, beats.size) / LOOKS_NODES_MAX));
+    this.#untilLook = rarely;
+    this.#judgement.ttlMs = Math.max(ttlMs, (LOOKS_MISSED_MIN * rarely * ttlMs) / LOOKS);
     this.#judgement.look(clock.monotonic(), known.keys(), beats);
     await Promise.all(
       this.#judgement.suspects(clock.monotonic()).map(async (name) => {
@@ -124,7 +136,7 @@ export class Membership {
   async #beat(): Promise<void> {
     const { store, clock, node, ttlMs, applied } = this.#options;
     const hears = this.#judgement.hears(clock.monotonic());
-    const isDue = this.#looks++ % LOOKS_A_BEAT === 0 || this.#hears !== hears.join();
+    const isDue = this.#turns++ % LOOKS_A_BEAT === 0 || this.#hears !== hears.join();
     if (!isDue) return;
     if (this.#session) {
       try {

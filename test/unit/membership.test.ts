@@ -103,6 +103,75 @@ describe('nodes that share a store', () => {
     expect(states.get('a')?.get('b')).toBe('lost');
   });
 
+  describe('when there are many', () => {
+    const crowd = Array.from({ length: 500 }, (_, at) => `x${String(at).padStart(3, '0')}`);
+    let looks: number;
+    let alive: Set<string>;
+    let one: Membership;
+    let found: ReadonlyMap<string, NodeState>;
+    const beat = async (seconds: number): Promise<void> => {
+      for (let second = 0; second < seconds; second++) {
+        const count = Math.round(clock.monotonic() / 1_000) + 1;
+        const ops = [...alive].map((node) => {
+          const value: Beat = { epoch: 1, count, applied: 0, hears: [] };
+          return { op: 'put', key: beatKey(node), value } as const;
+        });
+        await store.transact(ops, { topics: [] });
+        await pass(1_000);
+      }
+    };
+    beforeEach(async () => {
+      for (const member of members.values()) await member.stop();
+      [looks, found, alive] = [0, new Map(), new Set(crowd)];
+      const counted: Store = new Proxy(store, {
+        get(target, key) {
+          const method = Reflect.get(target, key);
+          if (typeof method !== 'function') return method;
+          return (...words: unknown[]) => {
+            if (key === 'list') looks++;
+            return method.apply(target, words);
+          };
+        },
+      });
+      one = new Membership({
+        store: counted,
+        clock,
+        logger: createLogger('silent'),
+        node: 'one',
+        ttlMs: TTL,
+        prober: { answers: async (address) => alive.has(address) },
+        nodes: () => crowd.map((name) => ({ name, spec: { address: name } }) as Node),
+        applied: () => 7,
+        onStates: (now) => {
+          found = now;
+        },
+      });
+      one.start();
+      members.set('one', one);
+    });
+
+    test('look less often, and judge nobody too soon for that', async () => {
+      await beat(60);
+      expect(looks).toBeLessThanOrEqual(14);
+      expect(looks).toBeGreaterThanOrEqual(11);
+      expect(found.size).toBe(0);
+      // Signs of life are given as often as ever.
+      expect((await store.get<Beat>(beatKey('one')))!.value.count).toBeGreaterThanOrEqual(55);
+    });
+
+    test('learn of a lost host after three looks', async () => {
+      await beat(20);
+      alive.delete('x007');
+      await beat(8);
+      expect(found.size).toBe(0);
+      await beat(18);
+      expect([...found].filter(([, state]) => state !== 'ready')).toEqual([['x007', 'lost']]);
+      alive.add('x007');
+      await beat(6);
+      expect(found.get('x007')).toBe('ready');
+    });
+  });
+
   test('judge nobody while the store is away, nor within a session of its return', async () => {
     await pass(5_000);
     for (const node of NODES) cutOff.add(node);
