@@ -55,7 +55,7 @@ export async function runSuite({ suite, rows, quick }: Omit<Command, 'json'>): P
   const [machine, commit, date] = [describeMachine(), describeCommit(), new Date().toISOString()];
   const random = seededRandom(SEED);
   const reports = new Map<string, RowReport>();
-  const open = await suite.open(rows, say);
+  const open = await suite.open(rows, say, quick);
   let closing: Promise<void> | null = null;
   const close = (): Promise<void> => {
     closing ??= open.close();
@@ -103,6 +103,7 @@ export async function runSuite({ suite, rows, quick }: Omit<Command, 'json'>): P
       commit,
       seed: SEED,
       given: open.given,
+      ...(open.curves && { curves: open.curves() }),
       rows: rows.map(({ id }) => reports.get(id)!),
     };
   } finally {

@@ -2,6 +2,7 @@
  * A suite's rows as an SVG: a dot for the value, a line for its 95 % interval, faint dots for the rounds, a mark for the bar.
  * Ratios share one logarithmic axis; of other rows each value is drawn as a share of its bar, on a second one.
  */
+import { drawCurves } from './curve.ts';
 import type { RowReport, SuiteReport } from './report.ts';
 
 const WIDTH = 960;
@@ -105,13 +106,16 @@ export function plot(report: SuiteReport): string {
   const others = rows.filter(({ row }) => row.kind !== 'ratio');
   const [first, firstHeight] = panel('ours ÷ peer (blue: the bar)', ratios, 40);
   const [second, secondHeight] = panel('share of the bar (blue: the bar)', others, 40 + firstHeight);
-  const height = 40 + firstHeight + secondHeight + 10;
+  const below = 40 + firstHeight + secondHeight;
+  const [third, thirdHeight] = drawCurves(report.curves ?? [], below, escapeXml);
+  const height = below + thirdHeight + 10;
   const title = `${report.suite} at ${report.commit}${report.quick ? ' (a smoke run)' : ''}`;
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${height}" viewBox="0 0 ${WIDTH} ${height}" font-family="sans-serif" font-size="13">
 <rect width="100%" height="100%" fill="white"/>
 <text x="12" y="26" font-size="16" font-weight="600">${escapeXml(title)}</text>
 ${first}
 ${second}
+${third}
 </svg>
 `;
 }

@@ -1,6 +1,7 @@
 /** A suite's result as JSON (raw samples included), as a Markdown table, and as files beside an SVG plot. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Curve } from './curve.ts';
 import type { Machine } from './machine.ts';
 import { plot } from './plot.ts';
 import type { RowResult, Verdict } from './round.ts';
@@ -51,6 +52,8 @@ export interface SuiteReport {
   /** What each arm was given. */
   readonly given: Readonly<Record<string, string>>;
   readonly rows: readonly RowReport[];
+  /** Drawn beside the rows. */
+  readonly curves?: readonly Curve[];
 }
 
 /** Seven digits are more than any machine repeats. */

@@ -1,4 +1,5 @@
 /** What a suite is: rows that stay the same, and arms that exist while it is open. */
+import type { Curve } from './curve.ts';
 import type { Rule } from './stats.ts';
 
 /**
@@ -50,6 +51,8 @@ export interface OpenSuite {
   readonly given: Readonly<Record<string, string>>;
   /** Numbers that belong to a row but are no part of it: what the kernel holds beside a process's memory. */
   apart?(): Promise<Readonly<Record<string, Readonly<Record<string, number>>>>>;
+  /** What is to be drawn beside the rows. */
+  curves?(): readonly Curve[];
   /** Removes everything; fails when something stays behind. */
   close(): Promise<void>;
 }
@@ -58,8 +61,8 @@ export interface Suite {
   readonly name: string;
   readonly families: Readonly<Record<string, Amount>>;
   readonly rows: readonly Row[];
-  /** Makes what the wanted rows need. Progress goes to `say`. */
-  open(wanted: readonly Row[], say: (line: string) => void): Promise<OpenSuite>;
+  /** Makes what the wanted rows need. Progress goes to `say`. `quick`: for smoke; what takes long to make may be smaller. */
+  open(wanted: readonly Row[], say: (line: string) => void, quick: boolean): Promise<OpenSuite>;
 }
 
 /** The arms that the rows compare: name of ours, and of the peer. */

@@ -7,5 +7,6 @@ import { footprint } from './footprint.ts';
 import { overlay } from './overlay.ts';
 import { program } from './program.ts';
 import { run } from './run.ts';
+import { scale } from './scale.ts';
 
-export const SUITES: readonly Suite[] = [balance, attach, footprint, overlay, converge, program, run];
+export const SUITES: readonly Suite[] = [balance, attach, footprint, overlay, converge, program, run, scale];

@@ -1,0 +1,121 @@
+/** A node of the cluster as its daemon wires it: everything real but kernel, data plane, name server and runtime, which are in memory. */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { OverlayDriver } from '../../../plugins/overlay/overlay.ts';
+import { createFakeRuntime } from '../../../runtime/fake.ts';
+import { createFakeDataplane } from '../../../src/balancer/fake.ts';
+import { createNftPublisher } from '../../../src/balancer/nft/nft.ts';
+import { systemClock as clock } from '../../../src/clock.ts';
+import { Membership } from '../../../src/cluster/membership.ts';
+import { Registration } from '../../../src/cluster/registration.ts';
+import { openReplica } from '../../../src/cluster/replica/replica.ts';
+import { Controllers } from '../../../src/controller/controllers.ts';
+import { Tracker } from '../../../src/controller/tracker.ts';
+import { World } from '../../../src/controller/world.ts';
+import { createDesired } from '../../../src/desired/desired.ts';
+import { FakeNameServer } from '../../../src/dns/fake.ts';
+import { createIpam } from '../../../src/ipam/ipam.ts';
+import { createFakeKernel } from '../../../src/kernel/fake.ts';
+import { createLogger } from '../../../src/log.ts';
+import { statusPrefix, topicsOf } from '../../../src/model/keys.ts';
+import type { Status } from '../../../src/model/object.ts';
+import { openRedisStore } from '../../../src/store/redis/redis.ts';
+import { openSqliteStore } from '../../../src/store/sqlite.ts';
+import { createFakeImages } from '../../../test/unit/image-fake.ts';
+
+/** The daemon's default. */
+export const SESSION_MS = 3_000;
+/** Rarer than the daemon's own: an audit reads a kernel, and these are in memory. */
+export const AUDIT_MS = 600_000;
+
+export interface ScaleNode {
+  /** Changes an endpoint of this node; the revision at which that was committed. */
+  change(endpoint: string): Promise<number>;
+  /** Whether it is settled: it gives signs of life, and takes every other node for alive. */
+  settled(nodes: number): boolean;
+}
+
+/** `applied` hears the revision of every endpoint that the node's World took over. */
+export async function startNode(
+  name: string,
+  address: string,
+  url: string,
+  dir: string,
+  applied: (revision: number) => void,
+): Promise<ScaleNode> {
+  for (const sub of ['netns', 'sandbox']) mkdirSync(join(dir, sub), { recursive: true });
+  const logger = createLogger('error', { node: name });
+  const store = await openReplica({
+    connect: (seen) => openRedisStore({ url, clock, logger, seen }),
+    local: await openSqliteStore({ path: join(dir, 'replica.db'), clock }),
+    node: name,
+    clock,
+    logger,
+  });
+  const cgroupBase = `/sys/fs/cgroup/scale-${name}`;
+  const kernel = createFakeKernel({ clock });
+  kernel.cgroups.ensure(cgroupBase);
+  const underlay = () => ({ address, port: 4789, ifname: 'eth0', mtu: 1500 });
+  const driver = new OverlayDriver({ instance: 'scale', kernel, underlay }, clock);
+  const drivers = { get: () => driver, names: () => ['overlay'] };
+  const ipams = new Map([['default', createIpam({ store, clock, pools: [], node: name })]]);
+  const images = createFakeImages();
+  const desired = createDesired({ store, clock, node: name, drivers, ipams, images, hostPrefixes: () => [] });
+  const world = new World({ store, clock, node: name, logger, shared: true });
+  const tracker = new Tracker({ sink: desired.statuses, clock, node: name });
+  const dataplane = createFakeDataplane();
+  await dataplane.start();
+  const describe = () => ({ address, vtep: address, port: 4789, hostRoutes: ['198.18.0.0/16'] });
+  const registration = new Registration({ store, clock, logger, node: name, describe });
+  const membership = new Membership({
+    store,
+    clock,
+    logger,
+    node: name,
+    ttlMs: SESSION_MS,
+    prober: { answers: async () => true },
+    nodes: () => world.nodes.values(),
+    applied: () => world.revision,
+    onStates: (states) => world.judge(states),
+  });
+  membership.start();
+  await registration.start();
+  const statuses = (await store.list<Status>(statusPrefix())).items.map(({ value }) => value);
+  const context = {
+    instance: 'scale',
+    node: name,
+    runDir: dir,
+    stateDir: dir,
+    cgroupBase,
+    kernel,
+    dataplane,
+    publisher: createNftPublisher({ kernel, instance: 'scale', runDir: dir }),
+    names: new FakeNameServer(),
+    runtime: createFakeRuntime({ clock }),
+    images,
+    desired,
+    drivers,
+    world,
+    tracker,
+    clock,
+    logger,
+    resolvConf: () => '',
+  };
+  world.onChange((kind, _id, now) => {
+    if (kind === 'endpoint' && now) applied(now.revision);
+  });
+  await new Controllers({ context, drivers: [driver], ipams, underlay, auditMs: AUDIT_MS, statuses }).start();
+  const { records } = desired.endpoints;
+  return {
+    async change(id) {
+      const endpoint = (await records.byId(id))!;
+      const spec = { ...endpoint.spec, serving: !endpoint.spec.serving };
+      const topics = topicsOf(endpoint, spec.network);
+      return store.transact([records.change(endpoint, { spec })], { topics });
+    },
+    settled(nodes) {
+      if (membership.sessionOf(name).epoch === undefined || world.nodes.size < nodes) return false;
+      return [...world.nodes.values()].every((node) => membership.sessionOf(node.name).state === 'ready');
+    },
+  };
+}
