@@ -1,7 +1,7 @@
 /** Schedulers of several nodes over one store, under a clock that is told to go on. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Scheduler } from '../../src/cluster/placement/scheduler.ts';
-import type { Store } from '../../src/contracts/store.ts';
+import type { Session, Store } from '../../src/contracts/store.ts';
 import { SluiceError } from '../../src/errors.ts';
 import { createLogger } from '../../src/log.ts';
 import { clusterTopic, objectKey, placementTopic } from '../../src/model/keys.ts';
@@ -29,10 +29,26 @@ describe('schedulers', () => {
         if (key === 'watch') return method.bind(target);
         return async (...words: unknown[]) => {
           if (cutOff.has(node)) throw new SluiceError('store.unavailable', 'cut off');
-          return method.apply(target, words);
+          const answer = await method.apply(target, words);
+          return key === 'session' ? reachedSession(node, answer as Session) : answer;
         };
       },
     });
+  const reachedSession = (node: string, session: Session): Session => {
+    const sent = async (work: () => Promise<void>): Promise<void> => {
+      if (cutOff.has(node)) throw new SluiceError('store.unavailable', 'cut off');
+      await work();
+    };
+    return {
+      name: session.name,
+      epoch: session.epoch,
+      get alive() {
+        return session.alive;
+      },
+      renew: () => sent(() => session.renew()),
+      end: () => sent(() => session.end()),
+    };
+  };
   const start = (node: string): Scheduler => {
     const scheduler = new Scheduler({
       store: reached(node),

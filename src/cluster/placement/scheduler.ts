@@ -42,6 +42,8 @@ export class Scheduler {
   readonly #stop = new AbortController();
   /** Since when each node has been lost, by the monotonic clock. */
   readonly #lost = new Map<string, number>();
+  /** Nodes as they were listed last: whoever comes or goes is news, so that a look at their states need not list them. */
+  #names: readonly string[] = [];
   #running: Promise<void> | undefined;
   #session: Session | undefined;
   #news = false;
@@ -90,7 +92,7 @@ export class Scheduler {
   }
 
   async #lead(session: Session): Promise<void> {
-    const { clock, logger, ttlMs } = this.#options;
+    const { store, clock, logger, ttlMs } = this.#options;
     const over = new AbortController();
     const watching = this.#watch(over.signal);
     logger.info({ epoch: session.epoch }, 'this node places replicas');
@@ -98,12 +100,13 @@ export class Scheduler {
     let reviewedMs = Number.NEGATIVE_INFINITY;
     let renewedMs = clock.monotonic();
     try {
+      this.#named(await this.#limited(store.list<Node>(objectPrefix('node')), 'a list of the nodes'));
       while (!this.#stop.signal.aborted) {
         if (clock.monotonic() - renewedMs >= ttlMs / TURNS) {
           await this.#limited(session.renew(), 'the renewal of a session');
           renewedMs = clock.monotonic();
         }
-        const seen = await this.#states();
+        const seen = this.#states();
         const isDue = this.#news || seen !== states || clock.monotonic() - reviewedMs >= REVIEW_MS;
         if (isDue) {
           this.#news = false;
@@ -122,20 +125,21 @@ export class Scheduler {
   }
 
   /** Notes who is lost; a text that differs when something about that does. */
-  async #states(): Promise<string> {
-    const { store, clock, stateOf, graceMs } = this.#options;
+  #states(): string {
+    const { clock, stateOf, graceMs } = this.#options;
     const now = clock.monotonic();
-    const { items } = await this.#limited(store.list<Node>(objectPrefix('node')), 'a look at the nodes');
-    const names = new Set(items.map(({ value }) => value.name));
-    for (const name of this.#lost.keys()) if (!names.has(name)) this.#lost.delete(name);
-    for (const name of names) {
+    for (const name of this.#names) {
       if (stateOf(name) !== 'lost') this.#lost.delete(name);
       else if (!this.#lost.has(name)) this.#lost.set(name, now);
     }
-    return [...names]
-      .sort()
+    return this.#names
       .map((name) => `${name} ${stateOf(name)} ${now - (this.#lost.get(name) ?? now) >= graceMs}`)
       .join();
+  }
+
+  #named({ items }: { readonly items: readonly { readonly value: Node }[] }): void {
+    this.#names = items.map(({ value }) => value.name).sort();
+    for (const name of this.#lost.keys()) if (!this.#names.includes(name)) this.#lost.delete(name);
   }
 
   async #pass(session: Session): Promise<void> {
@@ -145,6 +149,7 @@ export class Scheduler {
     const assignments = await list<Assignment>('assignment');
     const services = (await list<Service>('service')).filter(({ spec, removing }) => spec.replicas && !removing);
     const nodes = await list<Node>('node');
+    this.#named({ items: nodes.map((value) => ({ value })) });
     const loads = new Map<string, number>();
     const add = (name: string, count: number): unknown => loads.set(name, (loads.get(name) ?? 0) + count);
     for (const { owner, spec } of assignments) add(owner!, spec.count);
