@@ -4,13 +4,13 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { systemClock, withTimeLimit } from '../../../src/clock.ts';
 import { SluiceError } from '../../../src/errors.ts';
+import { makeFolder } from '../../../test/folder.ts';
 import type { Scale } from './population.ts';
 import { type SeededEndpoint, seed } from './seed.ts';
 import type { Answers, Order } from './worker.ts';
@@ -32,7 +32,7 @@ class Worker {
 
   constructor() {
     const [file, args] = tied([process.execPath, '--expose-gc', join(import.meta.dirname, 'worker.ts')]);
-    this.child = spawn(file, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    this.child = spawn(file, args, { stdio: ['ignore', 2, 2, 'ipc'] });
     this.child.on('message', ({ id, answer, error }: { id: number; answer?: unknown; error?: string }) => {
       const waiting = this.#waiting.get(id)!;
       this.#waiting.delete(id);
@@ -56,7 +56,7 @@ class Worker {
 
 /** What Redis says of itself. */
 export interface RedisCount {
-  /** Sent to all connections. */
+  /** Sent to all connections but the one that asks. */
   readonly bytes: number;
   /** Scripts and blocking reads: what clients send, not what scripts do. */
   readonly commands: number;
@@ -64,7 +64,7 @@ export interface RedisCount {
 
 export class Crowd {
   readonly scale: Scale;
-  readonly #dir = mkdtempSync(join(tmpdir(), `sluice-scale-${process.pid}-`));
+  readonly #dir = makeFolder('scale');
   readonly #children: ChildProcess[] = [];
   readonly #workers: Worker[] = [];
   endpoints: readonly SeededEndpoint[] = [];
@@ -147,10 +147,14 @@ export class Crowd {
   }
 
   async count(): Promise<RedisCount> {
-    const [stats, commands] = [await this.#redis!.info('stats'), await this.#redis!.info('commandstats')];
+    const redis = this.#redis!;
+    const commands = await redis.info('commandstats');
+    // What this connection was told is nobody's of the cluster.
+    const own = redis.stream.bytesRead;
+    const stats = await redis.info('stats');
     const calls = [...commands.matchAll(/^cmdstat_(?:evalsha|eval|xread):calls=(\d+)/gm)];
     return {
-      bytes: Number(/^total_net_output_bytes:(\d+)/m.exec(stats)![1]),
+      bytes: Number(/^total_net_output_bytes:(\d+)/m.exec(stats)![1]) - own,
       commands: calls.reduce((sum, [, count]) => sum + Number(count), 0),
     };
   }

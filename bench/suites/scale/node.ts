@@ -7,6 +7,7 @@ import { createFakeDataplane } from '../../../src/balancer/fake.ts';
 import { createNftPublisher } from '../../../src/balancer/nft/nft.ts';
 import { systemClock as clock } from '../../../src/clock.ts';
 import { Membership } from '../../../src/cluster/membership.ts';
+import { Scheduler } from '../../../src/cluster/placement/scheduler.ts';
 import { Registration } from '../../../src/cluster/registration.ts';
 import { openReplica } from '../../../src/cluster/replica/replica.ts';
 import { Controllers } from '../../../src/controller/controllers.ts';
@@ -25,6 +26,8 @@ import { createFakeImages } from '../../../test/unit/image-fake.ts';
 
 /** The daemon's default. */
 export const SESSION_MS = 3_000;
+/** The daemon's default: when replicas of a lost node are placed elsewhere. */
+const RESCHEDULE_MS = 30_000;
 /** Rarer than the daemon's own: an audit reads a kernel, and these are in memory. */
 export const AUDIT_MS = 600_000;
 
@@ -105,6 +108,15 @@ export async function startNode(
     if (kind === 'endpoint' && now) applied(now.revision);
   });
   await new Controllers({ context, drivers: [driver], ipams, underlay, auditMs: AUDIT_MS, statuses }).start();
+  new Scheduler({
+    store,
+    clock,
+    logger,
+    node: name,
+    ttlMs: SESSION_MS,
+    graceMs: RESCHEDULE_MS,
+    stateOf: (node) => membership.sessionOf(node).state,
+  }).start();
   const { records } = desired.endpoints;
   return {
     async change(id) {
