@@ -64,7 +64,7 @@ export interface RedisCount {
 
 export class Crowd {
   readonly scale: Scale;
-  readonly #dir = makeFolder('scale');
+  readonly folder = makeFolder('scale');
   readonly #children: ChildProcess[] = [];
   readonly #workers: Worker[] = [];
   endpoints: readonly SeededEndpoint[] = [];
@@ -89,8 +89,8 @@ export class Crowd {
   async #open(say: (line: string) => void): Promise<void> {
     const { nodes } = this.scale;
     const startedAt = performance.now();
-    const path = join(this.#dir, 'redis.sock');
-    const settings = ['--port', '0', '--unixsocket', path, '--dir', this.#dir, '--save', '', '--maxclients', '8000'];
+    const path = join(this.folder, 'redis.sock');
+    const settings = ['--port', '0', '--unixsocket', path, '--dir', this.folder, '--save', '', '--maxclients', '8000'];
     const [file, args] = tied(['redis-server', ...settings]);
     this.#children.push(spawn(file, args, { stdio: ['ignore', 'ignore', 'inherit'] }));
     // Commands wait for the connection, and that for the server.
@@ -104,7 +104,7 @@ export class Crowd {
     const url = `redis+unix://${path}`;
     this.endpoints = await seed(url, this.scale);
     const seeded = performance.now();
-    const folder = join(this.#dir, 'nodes');
+    const folder = join(this.folder, 'nodes');
     mkdirSync(folder);
     const numbers = Array.from({ length: nodes }, (_, at) => at);
     const starts: Promise<unknown>[] = [];
@@ -168,7 +168,7 @@ export class Crowd {
       child.kill('SIGKILL');
       await ended;
     }
-    rmSync(this.#dir, { recursive: true, force: true });
+    rmSync(this.folder, { recursive: true, force: true });
   }
 
   #signal(signal: NodeJS.Signals): void {
