@@ -1,12 +1,16 @@
 /** The suite `scale`: what a cluster of a size holds, what is drawn of it, and what its numbers come from. */
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { drawCurves } from '../../bench/curve.ts';
-import { nodeName, planNetworks, slopeOf, TEN } from '../../bench/suites/scale/population.ts';
+import { startNode } from '../../bench/suites/scale/node.ts';
+import { addressOfNode, nodeName, planNetworks, slopeOf, TEN } from '../../bench/suites/scale/population.ts';
 import { populate } from '../../bench/suites/scale/seed.ts';
 import { ordinary } from '../../bench/suites/scale.ts';
 import { systemClock } from '../../src/clock.ts';
 import type { Endpoint } from '../../src/model/endpoint.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
+import { makeFolder } from '../folder.ts';
 
 describe('a cluster of a size', () => {
   it.each([50, 100, 200, 500])('holds all of 10,000 endpoints and 500 services on %i nodes', (nodes) => {
@@ -39,6 +43,49 @@ describe('a cluster of a size', () => {
     expect((await store.list('service/')).items).toHaveLength(10);
     expect((await store.list('lease/')).items.length).toBeGreaterThanOrEqual(110);
     await store.close();
+  });
+});
+
+describe('a node', () => {
+  it('programmes what it takes part in, changes what is its own, and hears of the others', {
+    timeout: 20_000,
+  }, async () => {
+    const memory = createMemoryStore({ clock: systemClock });
+    const made = await populate(memory, { nodes: 20, endpoints: 100, services: 10 });
+    // Three of the twenty run; each one's end is not the store's.
+    const store = new Proxy(memory, {
+      get(target, key) {
+        if (key === 'close') return async () => undefined;
+        const value = Reflect.get(target, key);
+        return typeof value === 'function' ? value.bind(target) : value;
+      },
+    });
+    const folder = makeFolder('scale-node');
+    const heard: number[][] = [[], [], []];
+    const nodes = await Promise.all(
+      heard.map((revisions, at) =>
+        startNode(
+          nodeName(at),
+          addressOfNode(at),
+          async () => store,
+          join(folder, nodeName(at)),
+          (revision) => revisions.push(revision),
+        ),
+      ),
+    );
+    const soon = async (holds: () => boolean): Promise<void> => {
+      for (let tries = 0; tries < 100 && !holds(); tries++) await systemClock.sleep(50);
+      expect(holds()).toBe(true);
+    };
+    await soon(() => nodes.every((node) => node.settled(3)));
+    const own = made.find(({ node, network }) => node === 1 && network === 'ten')!;
+    const revision = await nodes[1]!.change(own.id);
+    await soon(() => heard.every((revisions) => revisions.includes(revision)));
+    const status = await memory.get<{ state: string }>(`status/endpoint/${own.id}/${nodeName(1)}`);
+    expect(status?.value.state).toBe('ready');
+    for (const node of nodes) await node.close();
+    await memory.close();
+    rmSync(folder, { recursive: true });
   });
 });
 

@@ -9,7 +9,7 @@ import { systemClock as clock } from '../../../src/clock.ts';
 import { Membership } from '../../../src/cluster/membership.ts';
 import { Scheduler } from '../../../src/cluster/placement/scheduler.ts';
 import { Registration } from '../../../src/cluster/registration.ts';
-import { openReplica } from '../../../src/cluster/replica/replica.ts';
+import { openReplica, type ReplicaOptions } from '../../../src/cluster/replica/replica.ts';
 import { Controllers } from '../../../src/controller/controllers.ts';
 import { Tracker } from '../../../src/controller/tracker.ts';
 import { World } from '../../../src/controller/world.ts';
@@ -20,7 +20,6 @@ import { createFakeKernel } from '../../../src/kernel/fake.ts';
 import { createLogger } from '../../../src/log.ts';
 import { statusPrefix, topicsOf } from '../../../src/model/keys.ts';
 import type { Status } from '../../../src/model/object.ts';
-import { openRedisStore } from '../../../src/store/redis/redis.ts';
 import { openSqliteStore } from '../../../src/store/sqlite.ts';
 import { createFakeImages } from '../../../test/unit/image-fake.ts';
 
@@ -31,25 +30,28 @@ const RESCHEDULE_MS = 30_000;
 /** Rarer than the daemon's own: an audit reads a kernel, and these are in memory. */
 export const AUDIT_MS = 600_000;
 
+export type Connect = ReplicaOptions['connect'];
+
 export interface ScaleNode {
   /** Changes an endpoint of this node; the revision at which that was committed. */
   change(endpoint: string): Promise<number>;
   /** Whether it is settled: it gives signs of life, and takes every other node for alive. */
   settled(nodes: number): boolean;
+  close(): Promise<void>;
 }
 
 /** `applied` hears the revision of every endpoint that the node's World took over. */
 export async function startNode(
   name: string,
   address: string,
-  url: string,
+  connect: Connect,
   dir: string,
   applied: (revision: number) => void,
 ): Promise<ScaleNode> {
   for (const sub of ['netns', 'sandbox']) mkdirSync(join(dir, sub), { recursive: true });
   const logger = createLogger('error', { node: name });
   const store = await openReplica({
-    connect: (seen) => openRedisStore({ url, clock, logger, seen }),
+    connect,
     local: await openSqliteStore({ path: join(dir, 'replica.db'), clock }),
     node: name,
     clock,
@@ -107,8 +109,9 @@ export async function startNode(
   world.onChange((kind, _id, now) => {
     if (kind === 'endpoint' && now) applied(now.revision);
   });
-  await new Controllers({ context, drivers: [driver], ipams, underlay, auditMs: AUDIT_MS, statuses }).start();
-  new Scheduler({
+  const controllers = new Controllers({ context, drivers: [driver], ipams, underlay, auditMs: AUDIT_MS, statuses });
+  await controllers.start();
+  const scheduler = new Scheduler({
     store,
     clock,
     logger,
@@ -116,7 +119,8 @@ export async function startNode(
     ttlMs: SESSION_MS,
     graceMs: RESCHEDULE_MS,
     stateOf: (node) => membership.sessionOf(node).state,
-  }).start();
+  });
+  scheduler.start();
   const { records } = desired.endpoints;
   return {
     async change(id) {
@@ -128,6 +132,13 @@ export async function startNode(
     settled(nodes) {
       if (membership.sessionOf(name).epoch === undefined || world.nodes.size < nodes) return false;
       return [...world.nodes.values()].every((node) => membership.sessionOf(node.name).state === 'ready');
+    },
+    async close() {
+      registration.stop();
+      await scheduler.stop();
+      await membership.stop();
+      await controllers.stop();
+      await store.close();
     },
   };
 }

@@ -4,8 +4,10 @@ import diagnostics from 'node:diagnostics_channel';
 import { mkdirSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
+import { systemClock } from '../../../src/clock.ts';
+import { openRedisStore } from '../../../src/store/redis/redis.ts';
 import { monotonicMs } from '../../probe/prober.ts';
-import { type ScaleNode, startNode } from './node.ts';
+import { type Connect, type ScaleNode, startNode } from './node.ts';
 import { addressOfNode, nodeName } from './population.ts';
 
 export type Order =
@@ -67,12 +69,16 @@ function took(revision: number): void {
 
 async function start(url: string, dir: string, numbers: readonly number[]): Promise<null> {
   const left = [...numbers];
+  const connect: Connect = (seen) => openRedisStore({ url, clock: systemClock, seen });
   const startSome = async (): Promise<void> => {
     for (let at = left.shift(); at !== undefined; at = left.shift()) {
       const node = at;
       const folder = join(dir, nodeName(node));
       mkdirSync(folder);
-      nodes.set(node, await whose.run(node, () => startNode(nodeName(node), addressOfNode(node), url, folder, took)));
+      nodes.set(
+        node,
+        await whose.run(node, () => startNode(nodeName(node), addressOfNode(node), connect, folder, took)),
+      );
     }
   };
   await Promise.all(Array.from({ length: STARTING }, startSome));
