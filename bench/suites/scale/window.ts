@@ -31,6 +31,10 @@ const ASK_MS = 50;
 /** How far the sockets' counters and Redis's own may be apart: what is on its way at either end of the window, and what was asked meanwhile. */
 const APART_MAX = 0.05;
 
+/** Between two looks at both counters, and until they are to go the same way. */
+const EVEN_MS = 500;
+const EVEN_MS_MAX = 10_000;
+
 interface Change {
   readonly network: string;
   readonly revision: number;
@@ -40,6 +44,7 @@ interface Change {
 export async function runWindow(crowd: Crowd, streams: readonly Stream[], seconds: number): Promise<Seen> {
   const participants = new Map(planNetworks(crowd.scale).map(({ name, participants }) => [name, participants.length]));
   await crowd.ask({ do: 'applied' });
+  await evenly(crowd);
   const [bytesBefore, countBefore, startedAt] = [await crowd.bytes(), await crowd.count(), performance.now()];
   const changed = await Promise.all(streams.map((stream) => change(crowd, stream, seconds)));
   const changes = changed.flatMap(({ made }) => made);
@@ -52,6 +57,7 @@ export async function runWindow(crowd: Crowd, streams: readonly Stream[], second
     if (left().length === 0 || performance.now() > until) break;
     await sleep(ASK_MS);
   }
+  await evenly(crowd);
   const elapsed = (performance.now() - startedAt) / 1_000;
   const [bytesAfter, countAfter] = [await crowd.bytes(), await crowd.count()];
   const bytes = new Map([...bytesAfter].map(([node, count]) => [node, count - bytesBefore.get(node)!]));
@@ -106,6 +112,26 @@ async function change(
 function add(applied: Map<number, { nodes: number; lastMs: number }>, [revision, nodes, lastMs]: Applied): void {
   const seen = applied.get(revision) ?? { nodes: 0, lastMs: 0 };
   applied.set(revision, { nodes: seen.nodes + nodes, lastMs: Math.max(seen.lastMs, lastMs) });
+}
+
+/**
+ * Waits until nodes read as fast as Redis sends: what was sent before a window and read in it would count for the window. Nodes that do not catch
+ * up are found by {@link checkBytes}.
+ */
+async function evenly(crowd: Crowd): Promise<void> {
+  const counters = async (): Promise<[sockets: number, redis: number]> => {
+    const [bytes, { bytes: redis }] = [await crowd.bytes(), await crowd.count()];
+    return [[...bytes.values()].reduce((sum, count) => sum + count, 0), redis];
+  };
+  const until = performance.now() + EVEN_MS_MAX;
+  let before = await counters();
+  while (performance.now() < until) {
+    await sleep(EVEN_MS);
+    const now = await counters();
+    const [sockets, redis] = [now[0] - before[0], now[1] - before[1]];
+    if (Math.abs(sockets / redis - 1) < APART_MAX) return;
+    before = now;
+  }
 }
 
 /** Two counters of one thing: the sockets', and Redis's. */
