@@ -37,7 +37,7 @@ const SUITES: Readonly<Record<string, Suite>> = {
   unit: { minutes: 2, workers: 2 },
   conformance: { minutes: 4, workers: 2 },
   sim: { minutes: 3, workers: 1 },
-  kernel: { minutes: 6, workers: 2, alone: ['sluice-off.test.ts', 'cluster-lost.test.ts'] },
+  kernel: { minutes: 6, workers: 2, alone: ['sluice-off.test.ts', 'cluster-lost.test.ts', 'bench-scale.test.ts'] },
   e2e: { minutes: 10, workers: 2, alone: ['restart.test.ts'] },
 };
 const LONG: Suite = { minutes: 60, workers: 1 };
