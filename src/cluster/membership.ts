@@ -18,7 +18,7 @@ const LOOKS_A_BEAT = 2;
  * Nodes up to which every turn is a look. A look reads a record of each node: beyond, looks become as much rarer as there are more nodes, so that
  * what one node reads in a second stays what it is here, and all of them together read in proportion to their number.
  */
-const LOOKS_NODES_MAX = 50;
+const LOOKS_NODES_MAX = 200;
 /** Looks, at least, without a new sign of life before a session counts as ended. */
 const LOOKS_MISSED_MIN = 3;
 
