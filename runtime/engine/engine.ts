@@ -108,7 +108,7 @@ class Engine implements Runtime {
   create(plan: ContainerPlan): Promise<ContainerState> {
     return this.#inTurn(plan.id, async () => {
       const { id, image, rootfs } = plan;
-      const spec = { ...plan.spec, mounts: realSources(plan.spec.mounts, this.#options.own) };
+      const spec = { ...plan.spec, mounts: realSources(plan.spec, this.#options.own) };
       const profile = securityOf(spec.securityOpt).seccomp;
       const config = bundleSpec(
         { ...plan, spec },

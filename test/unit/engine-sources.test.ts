@@ -16,7 +16,8 @@ symlinkSync('../link/store', at('data/further'));
 const OWN = [at('state'), at('run'), at('api.sock'), at('absent')];
 
 const bind = (source: string): MountSpec => ({ type: 'bind', source, target: '/x', readOnly: true, options: {} });
-const given = (source: string) => realSources([bind(source)], OWN)[0]!.source;
+const given = (source: string, privileged = false) =>
+  realSources({ mounts: [bind(source)], privileged }, OWN)[0]!.source;
 
 test.each(
   [
@@ -42,9 +43,18 @@ test('what only looks like it is given, with its links taken', () => {
   expect(given(at('there/run'))).toBe(at('data/run'));
 });
 
+test.each(['/', folder, at('there/..')])(
+  '%s, in which the daemon keeps things, only for who is privileged',
+  (source) => {
+    expect(() => given(source)).toThrow(/holds the daemon's own .*--privileged/);
+    expect(given(source, true)).not.toBe('');
+    expect(() => given(at('state'), true)).toThrow("the daemon's own");
+  },
+);
+
 test('what is missing is said; other kinds of mounts have no source to look at', () => {
   expect(() => given(at('nowhere'))).toThrow('is missing');
   expect(() => given(at('api.sock/below'))).toThrow('is missing');
   const volume: MountSpec = { type: 'volume', source: 'state', target: '/x', readOnly: false, options: {} };
-  expect(realSources([volume], OWN)).toEqual([volume]);
+  expect(realSources({ mounts: [volume], privileged: false }, OWN)).toEqual([volume]);
 });

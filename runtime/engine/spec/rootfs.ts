@@ -1,5 +1,5 @@
 /** What the engine reads of a container's root file system: accounts, and where mounts lead. */
-import { closeSync, constants, fstatSync, openSync, readSync, realpathSync, statSync } from 'node:fs';
+import { closeSync, constants, existsSync, fstatSync, openSync, readSync, realpathSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { SluiceError } from '../../../src/errors.ts';
 import type { ContainerSpec } from '../../../src/model/container.ts';
@@ -32,9 +32,13 @@ export const userIn = (root: string, user: string): User =>
 
 /**
  * The mounts with every symbolic link of their sources taken, before anything is made. A source that is missing, or that is one of `own` (what
- * the daemon keeps) or lies in one, by whatever name, is `runtime.spec`.
+ * the daemon keeps) or lies in one, by whatever name, is `runtime.spec`; so is one in which `own` lies (`/`, `/run`), but for a container that is
+ * privileged: it could reach everything anyway.
  */
-export function realSources(mounts: ContainerSpec['mounts'], own: readonly string[]): ContainerSpec['mounts'] {
+export function realSources(
+  { mounts, privileged }: Pick<ContainerSpec, 'mounts' | 'privileged'>,
+  own: readonly string[],
+): ContainerSpec['mounts'] {
   return mounts.map((mount) => {
     if (mount.type !== 'bind') return mount;
     const { source = '' } = mount;
@@ -43,6 +47,13 @@ export function realSources(mounts: ContainerSpec['mounts'], own: readonly strin
     const kept = own.find((path) => liesIn(real, path));
     if (kept !== undefined)
       throw new SluiceError('runtime.spec', `${source} is the daemon's own: no container is given ${kept}`, { source });
+    const within = privileged ? undefined : own.find((path) => existsSync(path) && liesIn(realpathSync(path), real));
+    if (within !== undefined)
+      throw new SluiceError(
+        'runtime.spec',
+        `${source} holds the daemon's own ${within}: only a container with --privileged is given that`,
+        { source },
+      );
     return { ...mount, source: real };
   });
 }
