@@ -34,7 +34,7 @@ export async function remains(host: TestHost): Promise<Remains> {
     sandboxes: readdirSync(join(host.runDir, 'sandbox')).sort(),
     cgroups: folders(join(host.cgroupRoot, `sluice-${host.instance}`)),
     mounts: await lines(
-      `grep -F '${host.runDir}' /proc/self/mountinfo | cut -d' ' -f5 | grep -v '/run/netns$' | sort || true`,
+      `grep -F '${host.runDir}' /proc/self/mountinfo | cut -d' ' -f5 | grep -vxF '${host.runDir}/netns' | sort || true`,
     ),
     ...pins(host.bpffs),
     store: storeKeys(join(host.stateDir, 'sluice.db')),
