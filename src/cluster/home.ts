@@ -14,6 +14,7 @@ import type { Obj } from '../model/object.ts';
 import type { JoinRequest } from '../model/request.ts';
 import { type Joined, join } from './join/join.ts';
 import { joinedKey } from './join/plan.ts';
+import { PLACE } from './replica/copies.ts';
 import { openReplica } from './replica/replica.ts';
 
 /** Opens the stores themselves. */
@@ -53,7 +54,7 @@ export async function openHome(config: Config, parts: HomeParts): Promise<Store>
 
 async function openOwn(stateDir: string, { stores }: HomeParts): Promise<Store> {
   const [own, copies] = [ownFile(stateDir), copiesFile(stateDir)];
-  if (!existsSync(own) && existsSync(copies))
+  if (await hasCopies(copies, stores))
     throw invalid(
       `this host is part of a cluster, whose objects ${copies} keeps: start it with the cluster's store (--store redis://…). ` +
         'To leave the cluster for good, with everything that runs here taken down, remove that file',
@@ -71,11 +72,23 @@ async function openOwn(stateDir: string, { stores }: HomeParts): Promise<Store> 
 async function openShared(config: Config, parts: HomeParts): Promise<Store> {
   const { stateDir, store: url, clusterId, insecureStore: insecure, node } = config;
   const { stores, clock, logger } = parts;
-  if (!existsSync(copiesFile(stateDir)) && existsSync(ownFile(stateDir))) await ensureTakenAlong(config, parts);
+  if (existsSync(ownFile(stateDir)) && !(await hasCopies(copiesFile(stateDir), stores)))
+    await ensureTakenAlong(config, parts);
   const local = await stores.own(copiesFile(stateDir));
   const connect = (seen: { incarnation: string; revision: number } | undefined): Promise<Store> =>
     stores.shared({ url, clusterId, insecure }, seen);
   return openReplica({ connect, local, node, clock, logger, lockMs: config.sessionSeconds * 1_000 });
+}
+
+/** Whether the host has been part of a cluster: an attempt at a store that was not there leaves an empty file. */
+async function hasCopies(file: string, stores: Stores): Promise<boolean> {
+  if (!existsSync(file)) return false;
+  const copies = await stores.own(file);
+  try {
+    return (await copies.get(PLACE)) !== null;
+  } finally {
+    await copies.close();
+  }
 }
 
 async function ensureTakenAlong({ stateDir, node }: Config, { stores }: HomeParts): Promise<void> {

@@ -21,8 +21,10 @@ async function tell(stage: Stage, lab: Lab): Promise<void> {
   const { host, sluice, inside, placeOf } = createActor(stage, lab.host('demo'));
   const pages = join(labFolder(lab.id), 'pages');
 
+  const ready: number[] = [];
   await stage.step('A host of its own, and the daemon on it', async () => {
     const daemon = await host.daemon.start();
+    ready.push(daemon.readyMs);
     stage.note(`the daemon was ready after ${daemon.readyMs.toFixed(0)} ms`);
     await sluice('version');
   });
@@ -144,10 +146,14 @@ async function tell(stage: Stage, lab: Lab): Promise<void> {
       stage.typed('kill -9 $(cat sluiced.pid)', '');
       await sleep(pause);
       const daemon = await host.daemon.start();
+      ready.push(daemon.readyMs);
       stage.note(`  back after ${daemon.readyMs.toFixed(0)} ms`);
       await sleep(pause);
     }
     const result = await load.stop();
+    // Another process of the machine may be in the way of one start.
+    const usual = ready.toSorted((a, b) => a - b)[1]!;
+    stage.promise(usual < 1_000, `half of the ${ready.length} starts took no more than ${usual.toFixed(0)} ms`);
     stage.promise(
       result.rate > RATE * 0.9,
       `${result.completed} new connections meanwhile, ${result.rate.toFixed(0)} a second`,

@@ -6,7 +6,8 @@ import type { Change, Entry, Op, Store } from '../../contracts/store.ts';
 import { concerns, type Known, knownOf, restorePrefix } from './concern.ts';
 
 const PREFIX = 'copy/';
-const PLACE = 'place';
+/** Of the shared store that the copies are of; absent: there are none yet. */
+export const PLACE = 'place';
 /** Operations of one local transaction. */
 const OPS_MAX = 500;
 

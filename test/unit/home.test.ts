@@ -1,0 +1,86 @@
+/** Which store a daemon works on, and which starts are refused because they would take down what runs. */
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { systemClock as clock } from '../../src/clock.ts';
+import { joinCluster, openHome, type Stores } from '../../src/cluster/home.ts';
+import { loadConfig } from '../../src/config.ts';
+import type { Store } from '../../src/contracts/store.ts';
+import { SluiceError } from '../../src/errors.ts';
+import { createLogger } from '../../src/log.ts';
+import { createMemoryStore } from '../../src/store/memory.ts';
+import { openSqliteStore } from '../../src/store/sqlite.ts';
+import { makeFolder } from '../folder.ts';
+
+const REDIS = 'redis://127.0.0.1';
+let folder: string;
+let redis: Store;
+let away: boolean;
+const stores: Stores = {
+  memory: () => createMemoryStore({ clock }),
+  own: (path) => openSqliteStore({ path, clock }),
+  async shared() {
+    if (away) throw new SluiceError('store.unavailable', 'away');
+    return new Proxy(redis, {
+      get(target, key) {
+        if (key === 'close') return async () => undefined;
+        const member = Reflect.get(target, key);
+        return typeof member === 'function' ? member.bind(target) : member;
+      },
+    });
+  },
+  nameOf: () => '127.0.0.1:6379',
+};
+const open = (store: string, node = 'a') =>
+  openHome(loadConfig({ stateDir: folder, store, node }, {}, join(folder, 'none.json')), {
+    stores,
+    clock,
+    logger: createLogger('silent'),
+  });
+const once = async (store: string, work: (store: Store) => Promise<unknown> = async () => undefined, node = 'a') => {
+  const home = await open(store, node);
+  try {
+    await work(home);
+  } finally {
+    await home.close();
+  }
+};
+const network = (name: string) => (store: Store) =>
+  store.transact([{ op: 'put', key: `network/${name}`, value: { id: name, kind: 'network', name, owner: 'a' } }]);
+
+beforeEach(() => {
+  folder = makeFolder('home');
+  redis = createMemoryStore({ clock });
+  away = false;
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+test('a host that had nothing of a user may go to a cluster, and not back by a setting', async () => {
+  await once('sqlite', network('bridge'));
+  await once(REDIS);
+  await expect(open('sqlite')).rejects.toThrow('this host is part of a cluster');
+  await once(REDIS);
+});
+
+test('a cluster whose store was not there was never joined', async () => {
+  await once('sqlite', network('bridge'));
+  away = true;
+  await expect(open(REDIS)).rejects.toMatchObject({ code: 'store.unavailable' });
+  await once('sqlite', network('web'));
+  away = false;
+  await expect(open(REDIS)).rejects.toThrow(/1 objects that the cluster does not know \(network web\)/);
+});
+
+test('a host whose objects went along starts with the cluster`s store, under its name, only', async () => {
+  const config = { store: 'sqlite', node: 'a', clusterId: 'sluice' };
+  await once('sqlite', async (store) => {
+    await network('web')(store);
+    expect(await joinCluster(store, { store: REDIS }, config, stores)).toMatchObject({ node: 'a', records: 1 });
+  });
+  await expect(open('sqlite')).rejects.toThrow('objects went to the cluster at 127.0.0.1:6379');
+  await expect(open(REDIS, 'b')).rejects.toThrow('start it with --node a');
+  await once(REDIS, async (store) => expect(await store.get('network/web')).not.toBeNull());
+  await expect(joinCluster(redis, { store: REDIS }, { ...config, store: REDIS }, stores)).rejects.toMatchObject({
+    code: 'cluster.member',
+  });
+});
