@@ -49,6 +49,7 @@ function openApi(): Document {
     store: nothing,
     live: nothing,
     peers: nothing,
+    diagnosis: nothing,
     images: nothing,
     clock: systemClock,
     node: 'node',

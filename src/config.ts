@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { parseArgs } from 'node:util';
 import { z } from 'zod';
 import { SluiceError } from './errors.ts';
 
@@ -114,4 +115,32 @@ export function loadConfig(
     throw new SluiceError('config.invalid', `invalid settings: ${problems.join('; ')}`, { problems });
   }
   return { ...parsed.data, socket: parsed.data.socket ?? join(parsed.data.runDir, 'sluice.sock') };
+}
+
+/** `--log-level debug`, `--logLevel debug`: every setting by its name. `--version` and `--help` answer and end the process. */
+export function readFlags(version: string): Record<string, unknown> {
+  const dashed = (key: string): string => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  const options = Object.fromEntries(
+    SETTING_NAMES.flatMap((key) => [key, dashed(key)].map((name) => [name, { type: 'string' as const }])),
+  );
+  try {
+    const { values }: { values: Record<string, string | boolean | undefined> } = parseArgs({
+      options: { ...options, version: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
+      strict: true,
+    });
+    if (values.version) finish(`sluiced ${version}`);
+    if (values.help) finish(`usage: sluiced [--SETTING VALUE]…\nsettings: ${SETTING_NAMES.map(dashed).join(' ')}`);
+    return Object.fromEntries(
+      SETTING_NAMES.flatMap((key) =>
+        [key, dashed(key)].flatMap((name) => (values[name] === undefined ? [] : [[key, values[name]]])),
+      ),
+    );
+  } catch (error) {
+    throw new SluiceError('config.invalid', (error as Error).message);
+  }
+}
+
+function finish(text: string): never {
+  process.stdout.write(`${text}\n`);
+  process.exit(0);
 }

@@ -34,6 +34,14 @@ export const ERROR_CODES = {
   ],
   'address.exhausted': [409, 'The pool has no free address left.'],
   'address.inuse': [409, 'The address is leased to another endpoint, which is named.'],
+  'address.contested': [
+    409,
+    'An address of the endpoint, or a VIP of the service, was given twice while servers of the store took over from each other or the store was lost; the older one stays. Connect the sandbox anew, or remove the service and make it anew.',
+  ],
+  'address.unsettled': [
+    503,
+    'The store changed hands, and not every node has said again which addresses are its own: none is given until then, and no network of the cluster goes.',
+  ],
   'address.outside': [400, 'The address is not in any subnet of the network.'],
   'pool.exhausted': [409, 'No automatic pool is left that overlaps neither a network nor a route of the host.'],
   'driver.unknown': [400, 'No driver of that name is loaded.'],
@@ -75,6 +83,7 @@ export const ERROR_CODES = {
   'runtime.failed': [502, 'The OCI runtime or monitor failed; its own message is included.'],
   'runtime.missing': [501, 'The host cannot run containers: the OCI runtime or the monitor is not there.'],
   'request.upgrade': [426, 'The path speaks a stream of frames: the request asks for it with Connection: Upgrade.'],
+  'node.silent': [504, 'Another node did not answer a question in time: its daemon is dead, stalled, or cut off.'],
   'cluster.member': [409, 'The daemon shares the store of a cluster already.'],
   'cluster.conflict': [
     409,

@@ -6,7 +6,6 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { parseArgs } from 'node:util';
 import { create as createBridge } from '../plugins/bridge/bridge.ts';
 import { create as createHost } from '../plugins/host/host.ts';
 import { create as createNone } from '../plugins/none/none.ts';
@@ -22,18 +21,20 @@ import { createEbpfDataplane } from './balancer/ebpf.ts';
 import { createNftPublisher } from './balancer/nft/nft.ts';
 import { type Clock, systemClock, withTimeLimit } from './clock.ts';
 import { isShared, joinCluster, openHome, type Stores } from './cluster/home.ts';
-import { Membership } from './cluster/membership.ts';
+import { Membership, sessionName } from './cluster/membership.ts';
 import { Nodes } from './cluster/nodes.ts';
 import { Passage } from './cluster/passage.ts';
 import { Scheduler } from './cluster/placement/scheduler.ts';
+import { Questions } from './cluster/question/questions.ts';
 import { Registration } from './cluster/registration.ts';
-import { type Config, loadConfig, SETTING_NAMES } from './config.ts';
+import { type Config, loadConfig, readFlags } from './config.ts';
 import type { DriverFactory, DriverHost, NetworkDriver, Underlay } from './contracts/driver.ts';
 import type { Runtime } from './contracts/runtime.ts';
 import { guardDriver } from './controller/circuit.ts';
 import type { Context } from './controller/context.ts';
 import { Controllers } from './controller/controllers.ts';
 import { collectCounters, liveStatuses } from './controller/live.ts';
+import { OffloadController } from './controller/offload/offload.ts';
 import { Tracker } from './controller/tracker.ts';
 import { World } from './controller/world.ts';
 import { createDesired } from './desired/desired.ts';
@@ -42,6 +43,7 @@ import { createNameServer } from './dns/server.ts';
 import { isSluiceError, SluiceError, toSluiceError } from './errors.ts';
 import { createIpam } from './ipam/ipam.ts';
 import { Echo } from './kernel/echo/echo.ts';
+import { createRefusalProber } from './kernel/echo/refusal.ts';
 import { tryFlock } from './kernel/fd.ts';
 import { createKernel } from './kernel/kernel.ts';
 import { findUnderlay, ownPrefixes } from './kernel/netlink/underlay.ts';
@@ -74,7 +76,7 @@ const root = join(import.meta.dirname, '..', '..');
 const version = (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string }).version;
 
 async function main(): Promise<void> {
-  const config = loadConfig(readFlags());
+  const config = loadConfig(readFlags(version));
   const logger = createLogger(config.logLevel, { node: config.node, instance: config.instance });
   if (process.getuid?.() !== 0)
     throw new SluiceError('kernel.denied', 'sluiced needs root: it makes network namespaces, links and BPF programs');
@@ -88,10 +90,10 @@ async function main(): Promise<void> {
   const stores: Stores = {
     memory: () => createMemoryStore({ clock }),
     own: (path) => openSqliteStore({ path, clock }),
-    shared: (place, seen) => openRedisStore({ ...place, seen, clock, logger }),
+    shared: (place, seen, onTerm) => openRedisStore({ ...place, seen, onTerm, clock, logger }),
     nameOf: (url) => nameOf(parseRedisUrl(url)),
   };
-  const store = await openHome(config, { stores, clock, logger });
+  const { store, local, own: ownStore } = await openHome(config, { stores, clock, logger });
   const kernel = createKernel({ clock });
   kernel.ensureBpffs(config.bpffs);
   const cgroupRoot = config.cgroupRoot ?? kernel.cgroups.mount;
@@ -151,6 +153,7 @@ async function main(): Promise<void> {
   const runtime = await openRuntime(config, { cgroupMount: kernel.cgroups.mount, clock, logger });
   const desired = createDesired({
     store,
+    local,
     clock,
     node: config.node,
     drivers: registryOfDrivers,
@@ -184,7 +187,9 @@ async function main(): Promise<void> {
     logger,
     resolvConf: (sandbox) => resolvConf(readHostResolvConf(), sandbox.spec.dns ?? {}),
   };
-  const statuses = (await store.list<Status>(statusPrefix())).items.map(({ value }) => value);
+  const statuses = (await store.list<Status>(statusPrefix(), { concerning: config.node })).items.map(
+    ({ value }) => value,
+  );
   const controllers = new Controllers({
     context,
     drivers: [...drivers.values()],
@@ -193,6 +198,13 @@ async function main(): Promise<void> {
     manageDockerUser: config.manageDockerUser,
     publishAddress: config.publishAddress,
     auditMs: config.auditSeconds * 1_000,
+    offload: new OffloadController(context, createRefusalProber(clock)),
+    others: {
+      sessionOf: (name) => membership.sessionOf(name),
+      answers: (address, timeoutMs) => echo.answers(address, timeoutMs),
+      ask: (to, about, body) => questions.ask(to, about, body),
+    },
+    rehearse: (name, rehearsed) => DRIVERS[name]?.({ instance, kernel: rehearsed, underlay }) ?? null,
     statuses,
   });
 
@@ -230,13 +242,27 @@ async function main(): Promise<void> {
     nodes: () => world.nodes.values(),
     onFound: (message) => tracker.condition('node', config.node, 'UnderlayMtu', message !== '', message),
   });
-  if (isShared(config.store)) membership.start();
+  const questions = new Questions({
+    store,
+    clock,
+    logger,
+    node: config.node,
+    session: () => membership.session,
+    sessionName,
+    answer: (about, body) => controllers.diagnosis.answer(about, body),
+  });
+  if (isShared(config.store)) {
+    world.onRecord((key, value, revision) => questions.heard(key, value, revision));
+    questions.start();
+    membership.start();
+  }
   const nodes = new Nodes({
     store,
     clock,
     node: config.node,
     desired,
     sessionOf: (name) => membership.sessionOf(name),
+    ...(isShared(config.store) && { refresh: () => membership.refresh() }),
   });
 
   const scheduler = new Scheduler({
@@ -252,17 +278,18 @@ async function main(): Promise<void> {
   const startedAt = new Date(clock.now()).toISOString();
   const scrape = new Scrape({ registry, clock, logger });
   scrape.add('dataplane', () => collectCounters(world, tracker, dataplane));
-  const { live, peers } = controllers;
+  const { live, peers, diagnosis } = controllers;
   const streams = createStreams({ desired, live, clock, logger, signal: ending.signal });
   const app = createApi({
     live,
     peers,
+    diagnosis,
     desired: { ...desired, statuses: liveStatuses(desired.statuses, dataplane) },
     nodes,
     cluster: {
       async join(request) {
-        const answer = await joinCluster(store, request, config, stores);
-        // What is written here from now on nobody would take along.
+        const answer = await joinCluster(ownStore, request, config, stores);
+        // Nothing can be written here any more.
         clock.after(JOINED_MS, () => void stop('cluster join'));
         return answer;
       },
@@ -317,6 +344,7 @@ async function main(): Promise<void> {
     registration.stop();
     await scheduler.stop();
     await passage.stop();
+    await questions.stop();
     await membership.stop();
     echo[Symbol.dispose]();
     await controllers.stop();
@@ -375,34 +403,6 @@ function readHostResolvConf(): string {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
     throw error;
   }
-}
-
-/** `--log-level debug`, `--logLevel debug`: every setting by its name. */
-function readFlags(): Record<string, unknown> {
-  const dashed = (key: string): string => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-  const options = Object.fromEntries(
-    SETTING_NAMES.flatMap((key) => [key, dashed(key)].map((name) => [name, { type: 'string' as const }])),
-  );
-  try {
-    const { values }: { values: Record<string, string | boolean | undefined> } = parseArgs({
-      options: { ...options, version: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
-      strict: true,
-    });
-    if (values.version) finish(`sluiced ${version}`);
-    if (values.help) finish(`usage: sluiced [--SETTING VALUE]…\nsettings: ${SETTING_NAMES.map(dashed).join(' ')}`);
-    return Object.fromEntries(
-      SETTING_NAMES.flatMap((key) =>
-        [key, dashed(key)].flatMap((name) => (values[name] === undefined ? [] : [[key, values[name]]])),
-      ),
-    );
-  } catch (error) {
-    throw new SluiceError('config.invalid', (error as Error).message);
-  }
-}
-
-function finish(text: string): never {
-  process.stdout.write(`${text}\n`);
-  process.exit(0);
 }
 
 /** A driver that was asked for and cannot be loaded is an error at start: a network of it would fail later, and less clearly. */

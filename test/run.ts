@@ -10,8 +10,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { release, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { projectRoot, slowness } from '../src/lab/daemon.ts';
+import { projectRoot } from '../src/lab/daemon.ts';
 import { sweepLab } from '../src/lab/owner.ts';
+import { slowness } from '../src/lab/slowness.ts';
 import {
   type Floors,
   judgeSuite,
@@ -37,7 +38,7 @@ const SUITES: Readonly<Record<string, Suite>> = {
   unit: { minutes: 2, workers: 2 },
   conformance: { minutes: 4, workers: 2 },
   sim: { minutes: 3, workers: 1 },
-  kernel: { minutes: 6, workers: 2, alone: ['sluice-off.test.ts', 'cluster-lost.test.ts', 'bench-scale.test.ts'] },
+  kernel: { minutes: 8, workers: 2, alone: ['sluice-off.test.ts', 'cluster-lost.test.ts', 'bench-scale.test.ts'] },
   e2e: { minutes: 10, workers: 2, alone: ['restart.test.ts'] },
 };
 const LONG: Suite = { minutes: 60, workers: 1 };

@@ -5,6 +5,7 @@ import { openCluster } from '../cluster.ts';
 import { monotonicMs, startProber } from '../probe/prober.ts';
 import { placeOf, WAIT_MS } from '../stage.ts';
 import type { Amount, Arm, OpenSuite, Row, Suite } from '../suite.ts';
+import { type Death, openDeaths, RATE } from './converge/death.ts';
 
 const NETWORK = 'mesh';
 /** Hosts with a daemon and an endpoint on the network. */
@@ -12,7 +13,9 @@ const HOSTS = ['a', 'b', 'c'] as const;
 
 /** Endpoints made one after another: 1,040 in 16 rounds. */
 const EVENTS: Amount = { block: 65, warmup: 2, quick: 10 };
-const families = { endpoint: EVENTS };
+/** Each takes half a second, with its return: 1,008 in 16 rounds. */
+const DEATHS: Amount = { block: 63, warmup: 0, quick: 3 };
+const families = { endpoint: EVENTS, death: DEATHS };
 
 const event = {
   kind: 'absolute',
@@ -28,6 +31,15 @@ const WHAT =
 const rows: readonly Row[] = [
   { id: 'converge/endpoint-p50/none', ...event, quantile: 0.5, what: `${WHAT} (median).` },
   { id: 'converge/endpoint-p99/none', ...event, quantile: 0.99, what: `${WHAT} (99th percentile).` },
+  {
+    id: 'converge/backend-death-p99/none',
+    ...event,
+    family: 'death',
+    quantile: 0.99,
+    what:
+      `from SIGKILL to a replica's process on host A to the last new connection from a sandbox on host B, which opens ${RATE.toLocaleString('en-US')} a ` +
+      'second, that the dead replica still gets (99th percentile). What answers there stands beside the process and outlives it.',
+  },
 ];
 
 /**
@@ -36,7 +48,7 @@ const rows: readonly Row[] = [
  */
 const IMPATIENT = ['net.ipv4.neigh.eth0.retrans_time_ms=4', 'net.ipv4.neigh.eth0.mcast_solicit=1000'];
 
-async function open(): Promise<OpenSuite> {
+async function open(wanted: readonly Row[]): Promise<OpenSuite> {
   const cluster = await openCluster('converge', HOSTS);
   try {
     const [a, b] = cluster.hosts as [(typeof cluster.hosts)[0], (typeof cluster.hosts)[0]];
@@ -47,6 +59,9 @@ async function open(): Promise<OpenSuite> {
     const place = await placeOf(b.client, 'stays-b');
     const { code, stderr } = await runAt(place, ['sysctl', '-qw', ...IMPATIENT]);
     if (code !== 0) throw new SluiceError('internal', `sysctl in the asking sandbox: ${stderr}`);
+    const isWanted = wanted.some(({ family }) => family === 'death');
+    const mortal = { watcher: b.client, asker: place, cgroup: cluster.lab.outside.cgroup, network: NETWORK };
+    const deaths = isWanted ? await openDeaths(a, mortal) : undefined;
     const prober = await startProber(place);
     let made = 0;
     const endpoint: Arm = {
@@ -67,12 +82,21 @@ async function open(): Promise<OpenSuite> {
         return { ms, failed: 0 };
       },
     };
+    const death: Arm = {
+      name: 'ours',
+      async block(events) {
+        const seen: Death[] = [];
+        while (seen.length < events) seen.push(await deaths!.next());
+        return { ms: seen.map(({ ms }) => ms), failed: seen.reduce((sum, { failed }) => sum + failed, 0) };
+      },
+    };
     return {
       skipped: {},
       given: { ours: `${cluster.given} In the asking sandbox: ${IMPATIENT.join(', ')}.` },
-      arms: { endpoint: [endpoint] },
+      arms: { endpoint: [endpoint], ...(deaths && { death: [death] }) },
       async close() {
         prober.close();
+        await deaths?.close();
         await cluster.close();
       },
     };

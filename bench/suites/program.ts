@@ -57,7 +57,7 @@ const network: DriverNetwork = {
 function peer(n: number): Member {
   const address = `10.50.${1 + (n >> 8)}.${n & 255}`;
   const id = n.toString(16).padStart(64, '0');
-  return { id, mac: deriveMac(id, address), addresses: [address], vtep: `198.18.1.${1 + (n % HOSTS)}` };
+  return { id, revision: n, mac: deriveMac(id, address), addresses: [address], vtep: `198.18.1.${1 + (n % HOSTS)}` };
 }
 
 async function open(): Promise<OpenSuite> {

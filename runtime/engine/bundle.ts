@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, s
 import { join } from 'node:path';
 import type { ContainerPlan, ContainerState } from '../../src/contracts/runtime.ts';
 import { isId } from '../../src/model/id.ts';
+import { formerOf, keepFormer, secondOf } from './stream/rotation.ts';
 
 /** What a start of the daemon must know of a container that was created. */
 export interface Record {
@@ -42,6 +43,11 @@ export class Bundles {
 
   log(id: string): string {
     return this.path(id, 'log');
+  }
+
+  /** A full part of the log is kept as the former one. */
+  keepLog(id: string): void {
+    keepFormer(this.log(id));
   }
 
   /** Where the monitor makes the folder of its socket. */
@@ -111,8 +117,9 @@ export class Bundles {
     rmSync(join(this.#sockets, this.socketName(id)), { recursive: true, force: true });
     if (!keepLogs) rmSync(this.path(id), { recursive: true, force: true });
     if (!existsSync(this.path(id))) return;
+    const logs = ['log', formerOf('log'), secondOf('log')];
     for (const name of readdirSync(this.path(id)))
-      if (name !== 'log') rmSync(this.path(id, name), { recursive: true, force: true });
+      if (!logs.includes(name)) rmSync(this.path(id, name), { recursive: true, force: true });
   }
 }
 

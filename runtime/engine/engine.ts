@@ -3,8 +3,7 @@
  * must know of them is in their folders, so that the next one goes on. By hand: `crun --root <runDir>/oci list`.
  */
 import { type FSWatcher, readFileSync, watch } from 'node:fs';
-import { availableParallelism, totalmem } from 'node:os';
-import { basename, join, relative } from 'node:path';
+import { join, relative } from 'node:path';
 import type { Clock, Timer } from '../../src/clock.ts';
 import type { ContainerPlan, ContainerState, Runtime } from '../../src/contracts/runtime.ts';
 import { SluiceError } from '../../src/errors.ts';
@@ -15,16 +14,16 @@ import { halfMade, readText } from './half.ts';
 import { startMonitor } from './monitor.ts';
 import { bootId, describeProcesses, signalOf, signalProcess, startOf } from './process.ts';
 import { boundingSet } from './spec/capability.ts';
-import { deviceNode } from './spec/limit.ts';
-import { inRoot } from './spec/mount.ts';
-import { realSources, userIn } from './spec/rootfs.ts';
-import { readProfile } from './spec/seccomp.ts';
-import { bundleSpec, execSpec, securityOf } from './spec/spec.ts';
+import { configOf } from './spec/config.ts';
+import { userIn } from './spec/rootfs.ts';
+import { execSpec } from './spec/spec.ts';
+import { clearStrays, isInBooks, killStrays, type StrayPlace } from './stray.ts';
 import { attachTo } from './stream/attach.ts';
 import { copyIn, copyOut } from './stream/copy.ts';
 import { scratchOf, startExec } from './stream/exec.ts';
 import { readLog } from './stream/log.ts';
 import { ociError, runTool, type Tools } from './tool.ts';
+import { Turns } from './turns.ts';
 import { cgroupMounts, killCgroup, processesOf, usageOf } from './usage.ts';
 
 export interface EngineOptions {
@@ -70,7 +69,7 @@ class Engine implements Runtime {
   readonly #options: EngineOptions;
   readonly #bundles: Bundles;
   readonly #lives = new Map<string, Life>();
-  readonly #turns = new Map<string, Promise<unknown>>();
+  readonly #turns = new Turns();
   readonly #listeners: ((state: ContainerState) => void)[] = [];
   readonly #mounts = cgroupMounts(readFileSync('/proc/self/mountinfo', 'utf8'));
   readonly #boot = bootId();
@@ -106,25 +105,15 @@ class Engine implements Runtime {
   }
 
   create(plan: ContainerPlan): Promise<ContainerState> {
-    return this.#inTurn(plan.id, async () => {
-      const { id, image, rootfs } = plan;
-      const spec = { ...plan.spec, mounts: realSources(plan.spec, this.#options.own) };
-      const profile = securityOf(spec.securityOpt).seccomp;
-      const config = bundleSpec(
-        { ...plan, spec },
-        {
-          user: userIn(rootfs, spec.user ?? image.user),
-          host: { cpus: availableParallelism(), memoryBytes: totalmem(), capabilities: this.#capabilities },
-          cgroups: this.#mounts
-            .filter(({ controllers }) => controllers.length > 0)
-            .map(({ path }) => join('/sys/fs/cgroup', basename(path))),
-          resolve: (target) => `/${relative(rootfs, inRoot(rootfs, target))}`,
-          nodes: spec.devices.map((device) => ({ ...deviceNode(device), access: device.access })),
-          cgroupsPath: this.#cgroupsPath(plan),
-          seccomp: profile && profile !== 'unconfined' ? readProfile(profile) : undefined,
-          init: this.#options.tools.init,
-        },
-      );
+    return this.#turns.take(plan.id, async () => {
+      const { id, spec } = plan;
+      const config = configOf(plan, {
+        own: this.#options.own,
+        mounts: this.#mounts,
+        capabilities: this.#capabilities,
+        cgroupsPath: this.#cgroupsPath(plan),
+        init: this.#options.tools.init,
+      });
       await this.#clear(id, true);
       this.#bundles.write(id, plan, config);
       const log = this.#bundles.path(id, 'oci.log');
@@ -157,13 +146,17 @@ class Engine implements Runtime {
   }
 
   start(id: string): Promise<ContainerState> {
-    return this.#inTurn(id, async () => {
+    return this.#turns.take(id, async () => {
       const life = this.#known(id);
       if (this.#state(id)!.state !== 'created') return this.#state(id)!;
       this.#keep(life, { startedAt: this.#now() });
       const { code, stderr, words } = await this.#oci(['start', id], life.plan);
       this.#look(id);
       if (code === 0 || this.#state(id)!.state === 'exited') return this.#state(id)!;
+      // Whoever was to say so may have been killed after it was done.
+      if (code > 128 && (await this.#isStarted(life.plan))) return this.#state(id)!;
+      this.#keep(life, { startedAt: undefined });
+      this.#signalAll(life.record, KILL);
       throw ociError(words || stderr, `container ${life.plan.name} could not be started`);
     });
   }
@@ -183,7 +176,7 @@ class Engine implements Runtime {
   resume = (id: string): Promise<void> => this.#freeze(id, 'resume');
 
   delete(id: string, { keepLogs = false } = {}): Promise<void> {
-    return this.#inTurn(id, () => this.#clear(id, keepLogs));
+    return this.#turns.take(id, () => this.#clear(id, keepLogs));
   }
 
   async state(id: string): Promise<ContainerState | null> {
@@ -262,21 +255,6 @@ class Engine implements Runtime {
 
   // ---- what is behind the verbs
 
-  /** One verb at a time for a container. */
-  #inTurn<T>(id: string, work: () => Promise<T>): Promise<T> {
-    const before = this.#turns.get(id) ?? Promise.resolve();
-    const next = before.then(work, work);
-    const quiet = next.then(
-      () => undefined,
-      () => undefined,
-    );
-    this.#turns.set(id, quiet);
-    quiet.then(() => {
-      if (this.#turns.get(id) === quiet) this.#turns.delete(id);
-    });
-    return next;
-  }
-
   #now(): string {
     return new Date(this.#options.clock.now()).toISOString();
   }
@@ -336,6 +314,8 @@ class Engine implements Runtime {
     const life = this.#lives.get(id)!;
     this.#look(id);
     const { record } = life;
+    // Also once more after its end: the last part may have begun since the look before.
+    this.#bundles.keepLog(id);
     if (record.exitCode !== undefined || (record.monitorStart && startOf(record.monitor) === record.monitorStart))
       return;
     // It may have written the end since the look.
@@ -363,6 +343,10 @@ class Engine implements Runtime {
   /** The container out of the kernel and out of the OCI runtime's books, its monitor gone. */
   async #dispose(id: string, known?: Record): Promise<void> {
     const { clock, tools } = this.#options;
+    const plan = this.#bundles.plan(id);
+    const stray = this.#strayPlace(id, plan);
+    // Nothing was ever begun.
+    if (!known && !plan && !isInBooks(stray)) return;
     const record = known ?? halfMade(this.#bundles, id, this.#boot, (plan) => this.#cgroupsPath(plan));
     const { monitor, monitorStart } = record;
     const monitorLives = (): boolean => monitorStart !== null && startOf(monitor) === monitorStart;
@@ -374,12 +358,14 @@ class Engine implements Runtime {
     const { exitCode } = record;
     if (exitCode === undefined)
       this.#signalAll(known ?? halfMade(this.#bundles, id, this.#boot, (plan) => this.#cgroupsPath(plan)), KILL);
+    if (!known) await killStrays(clock, stray);
     const { code, stderr } = await runTool(clock, [tools.oci, ...this.#runtime(), 'delete', '--force', id], {
       env: tools.env,
       limitMs: CALL_MS_MAX,
     });
     if (code !== 0 && !/does not exist|not exist|no such/i.test(stderr))
       throw ociError(stderr, `container ${id} could not be taken apart`);
+    clearStrays(stray);
     // Its last words, and its exit file, come from the monitor: it is to be gone before they are removed.
     while (monitorLives()) {
       if (clock.monotonic() > until) {
@@ -420,8 +406,22 @@ class Engine implements Runtime {
     return { ...result, words: readText(log) };
   }
 
+  async #isStarted(plan: ContainerPlan): Promise<boolean> {
+    const { code, stdout } = await this.#oci(['state', plan.id], plan);
+    return code === 0 && (JSON.parse(stdout) as { status?: string }).status === 'running';
+  }
+
+  #strayPlace(id: string, plan: ContainerPlan | null): StrayPlace {
+    const cgroups = plan ? this.#mounts.map(({ path }) => join(path, this.#cgroupsPath(plan))) : [];
+    return { id, books: this.#books, cgroups };
+  }
+
+  get #books(): string {
+    return join(this.#options.runDir, 'oci');
+  }
+
   #runtime(): string[] {
-    return ['--root', join(this.#options.runDir, 'oci')];
+    return ['--root', this.#books];
   }
 
   #hybrid(): boolean {

@@ -47,7 +47,10 @@ export async function startMonitor(
   child.stderr!.destroy();
   const answer = line ? (JSON.parse(line) as { data?: number; pid?: number; message?: string }) : {};
   const pid = answer.data ?? answer.pid ?? -1;
-  if (pid > 0) return pid;
+  if (pid > 0) {
+    bundles.keepLog(id);
+    return pid;
+  }
   throw new SluiceError(
     'runtime.failed',
     answer.message?.trim() || words().trim() || 'the monitor ended without a word',

@@ -82,19 +82,24 @@ const OWN = /\/(sluice-[0-9a-f]{64}|container)$/;
 export function processesOf(pid: number, mounts: readonly CgroupMount[]): number[] {
   const root = cgroupOf(pid, 'pids', mounts);
   if (root === null || !OWN.test(root)) return [];
-  const folders = [root, ...(existsBelow(root) ?? [])];
-  return folders.flatMap((folder) =>
-    (read(join(folder, 'cgroup.procs')) ?? '').split('\n').filter(Boolean).map(Number),
-  );
+  return processesIn(root);
 }
 
-function existsBelow(root: string): string[] | null {
+/** In the cgroup and below; none in one that is not there. */
+export const processesIn = (root: string): number[] =>
+  [root, ...foldersBelow(root)].flatMap((folder) =>
+    (read(join(folder, 'cgroup.procs')) ?? '').split('\n').filter(Boolean).map(Number),
+  );
+
+/** Folders before those in them. */
+export function foldersBelow(root: string): string[] {
   try {
     return readdirSync(root, { recursive: true, withFileTypes: true })
       .filter((entry) => entry.isDirectory())
-      .map((entry) => join(entry.parentPath, entry.name));
+      .map((entry) => join(entry.parentPath, entry.name))
+      .sort();
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
     throw error;
   }
 }

@@ -1,10 +1,10 @@
 /** What every resource file shares: what the API is made of, the pieces of a route's description, and the wait. */
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type OpenAPIHono, z } from '@hono/zod-openapi';
 import type { Context } from 'hono';
 import type { Clock } from '../clock.ts';
 import type { Images } from '../contracts/image.ts';
-import type { LiveContainers, LivePeers } from '../contracts/live.ts';
+import type { LiveContainers, LiveDiagnosis, LivePeers } from '../contracts/live.ts';
 import type { Store } from '../contracts/store.ts';
 import type { Desired } from '../desired/desired.ts';
 import type { Logger } from '../log.ts';
@@ -27,7 +27,7 @@ export interface DesiredState {
     'put' | 'get' | 'list' | 'remove' | 'start' | 'stop' | 'restart' | 'rename'
   >;
   readonly volumes: Pick<Desired['volumes'], 'put' | 'get' | 'list' | 'remove' | 'prune'>;
-  readonly statuses: Pick<Desired['statuses'], 'view'>;
+  readonly statuses: Pick<Desired['statuses'], 'view' | 'kept' | 'onKept'>;
 }
 
 /** Nodes and their sessions, as src/cluster knows them. */
@@ -47,6 +47,7 @@ export interface ApiOptions {
   readonly desired: DesiredState;
   readonly live: LiveContainers;
   readonly peers: LivePeers;
+  readonly diagnosis: LiveDiagnosis;
   readonly nodes: NodesOfCluster;
   readonly cluster: ClusterDoor;
   readonly store: Store;
@@ -77,8 +78,8 @@ export interface Api extends ApiOptions {
   actor(c: Context): string | undefined;
 }
 
-/** `incoming` is there when the request came through a socket. */
-export type ApiEnv = { Bindings: { readonly incoming?: IncomingMessage } };
+/** Both are there when the request came through a socket. */
+export type ApiEnv = { Bindings: { readonly incoming?: IncomingMessage; readonly outgoing?: ServerResponse } };
 export type ApiApp = OpenAPIHono<ApiEnv>;
 
 export const WAIT_MS_MAX = 600_000;
@@ -126,6 +127,15 @@ export function jsonBody<T extends z.ZodType>(schema: T) {
   return { required: true, content: { 'application/json': { schema } } };
 }
 
+/** Aborts when the caller hangs up, or has its answer. Not `c.req.raw.signal` where that can be helped: with it the whole Request is made. */
+function leaving(c: Context): AbortSignal {
+  const { outgoing } = (c.env ?? {}) as ApiEnv['Bindings'];
+  if (!outgoing) return c.req.raw.signal;
+  const gone = new AbortController();
+  outgoing.once('close', () => gone.abort());
+  return gone.signal;
+}
+
 /** The views of a list, each with its status. */
 export const views = <O extends Obj>(api: Api, objects: readonly O[]): Promise<View<O>[]> =>
   Promise.all(objects.map((object) => api.desired.statuses.view(object)));
@@ -143,7 +153,7 @@ export async function written<O extends Obj>(
   targets: () => Promise<readonly Target[]> = async () => [object],
 ): Promise<View<O>> {
   if (ms > 0) {
-    await api.waits.ready(await targets(), ms, c.req.raw.signal);
+    await api.waits.ready(await targets(), ms, leaving(c));
     object = await get(object.id);
   }
   return api.desired.statuses.view(object);
@@ -159,6 +169,6 @@ export async function removed<O extends Obj>(
 ): Promise<{ readonly views: View<O>[]; readonly status: 200 | 202 }> {
   const last = await views(api, objects);
   if (ms === 0) return { views: last, status: 202 };
-  await api.waits.gone(await targets(), ms, c.req.raw.signal);
+  await api.waits.gone(await targets(), ms, leaving(c));
   return { views: last, status: 200 };
 }

@@ -11,6 +11,7 @@ import { objectPrefix, statusPrefix } from '../model/keys.ts';
 import { KINDS, type Obj, type State, type Status } from '../model/object.ts';
 import { type Api, type ApiApp, noQuery } from './context.ts';
 import { errorResponses } from './errors.ts';
+import type { KeptStatuses } from './wait.ts';
 
 export type Collector = () => void | Promise<void>;
 
@@ -61,13 +62,15 @@ export class Scrape {
 }
 
 /** Objects by kind and state as this node sees them; one without a status is pending. */
-export async function countObjects(store: Store, node: string): Promise<Counts> {
+export async function countObjects(store: Store, node: string, { kept }: Pick<KeptStatuses, 'kept'>): Promise<Counts> {
+  const own = [...kept.values()];
   const counts = {} as Record<Obj['kind'], Record<State, number>>;
   for (const kind of KINDS) {
     const states = new Map<string, State>();
     for (const { value } of (await store.list<Status>(statusPrefix(kind))).items) {
       if (value.node === node) states.set(value.id, value.state);
     }
+    for (const { kind: of, id, state } of own) if (of === kind) states.set(id, state);
     const count = { pending: 0, ready: 0, error: 0, removing: 0 };
     for (const { value } of (await store.list<Obj>(objectPrefix(kind))).items) {
       // A node is no work of a controller's: there is nothing to wait for.
@@ -80,8 +83,8 @@ export async function countObjects(store: Store, node: string): Promise<Counts> 
 }
 
 /** Sets `sluice_objects` from the store. */
-export async function collectObjects(store: Store, node: string): Promise<void> {
-  const counts = await countObjects(store, node);
+export async function collectObjects(store: Store, node: string, statuses: Pick<KeptStatuses, 'kept'>): Promise<void> {
+  const counts = await countObjects(store, node, statuses);
   for (const [kind, states] of Object.entries(counts)) {
     for (const [state, count] of Object.entries(states)) objects.set({ kind, state }, count);
   }

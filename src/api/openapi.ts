@@ -34,6 +34,7 @@ export function describeApi(app: ApiApp, version: string) {
       { name: 'volumes', description: 'Directories that outlive the containers which mount them.' },
       { name: 'nodes', description: 'Hosts of the cluster and their sessions.' },
       { name: 'images', description: 'OCI images: registries, archives, the store.' },
+      { name: 'diagnosis', description: 'What is amiss, and where. Read only.' },
       { name: 'system' },
     ],
   });

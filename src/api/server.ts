@@ -19,6 +19,8 @@ import { live } from './container/live.ts';
 import type { StreamServer } from './container/stream.ts';
 import { volumes } from './container/volumes.ts';
 import { type Api, type ApiApp, type ApiEnv, type ApiOptions, parseDuration, WAIT_MS_MAX } from './context.ts';
+import { diffs } from './diagnosis/diff.ts';
+import { traces } from './diagnosis/trace.ts';
 import { endpoints } from './endpoints.ts';
 import { errorHandler, errorResponse, notFoundHandler, refuseInvalid } from './errors.ts';
 import { images, isUpload } from './image/images.ts';
@@ -93,9 +95,9 @@ function newApp(logger: Logger): ApiApp {
 export function createApi(options: ApiOptions): ApiApp {
   const { store, clock, node, logger, signal = new AbortController().signal, timeLimitMs = TIME_LIMIT_MS } = options;
   const topics = [clusterTopic, nodeTopic(node)];
-  const waits = new Waits({ store, topics, node, clock, logger, signal });
+  const waits = new Waits({ store, topics, node, statuses: options.desired.statuses, clock, logger, signal });
   const api: Api = { ...options, signal, waits, actor: actorFinder(options.peer) };
-  options.metrics.add('objects', () => collectObjects(store, node));
+  options.metrics.add('objects', () => collectObjects(store, node, options.desired.statuses));
 
   const app = newApp(logger);
   app.use(observe(clock, logger, api.actor), limitTime(clock, timeLimitMs));
@@ -118,6 +120,8 @@ export function createApi(options: ApiOptions): ApiApp {
     volumes,
     images,
     watch,
+    diffs,
+    traces,
     system,
     metrics,
   ])

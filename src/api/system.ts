@@ -45,7 +45,7 @@ async function statusOf(api: Api): Promise<StatusAnswer> {
   const { incarnation } = store;
   try {
     const revision = await store.transact([]);
-    const counts = await countObjects(store, node);
+    const counts = await countObjects(store, node, api.desired.statuses);
     const state = overall(report, true);
     const nodes = (await api.nodes.list()).map(({ name, session }) => ({ name, ...session }));
     return { ...report, version, node, state, store: { available: true, incarnation, revision }, counts, nodes };

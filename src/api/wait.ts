@@ -68,11 +68,19 @@ interface Waiter {
   readonly settle: (error?: Error) => void;
 }
 
+/** See `src/desired/status.ts`. */
+export interface KeptStatuses {
+  readonly kept: ReadonlyMap<string, Status>;
+  onKept(listener: (key: string, status: Status) => void): void;
+}
+
 export interface WaitsOptions {
   readonly store: Store;
   readonly topics: readonly string[];
   /** The node whose status counts. */
   readonly node: string;
+  /** Statuses that this node keeps to itself. */
+  readonly statuses: KeptStatuses;
   readonly clock: Clock;
   readonly logger: Logger;
   /** The daemon's life: at its end all who wait are told. */
@@ -189,13 +197,13 @@ export class Waits {
 
   /** Reads a waiter's records. What the watch brings meanwhile wins: it is newer, or followed by what is. */
   async #read(waiter: Waiter): Promise<void> {
-    const { store } = this.#options;
+    const { store, statuses } = this.#options;
     await Promise.all(
       [...waiter.open].map(async (watched) => {
         const before = watched.news;
-        const status = await store.get<Status>(watched.statusKey);
+        const status = statuses.kept.get(watched.statusKey) ?? (await store.get<Status>(watched.statusKey))?.value;
         const object = await store.get<Obj>(watched.objectKey);
-        if (watched.news === before || watched.status === undefined) watched.status = status?.value ?? null;
+        if (watched.news === before || watched.status === undefined) watched.status = status ?? null;
         if (watched.news === before || watched.object === undefined) watched.object = object?.value ?? null;
         this.#decide(waiter, watched);
       }),
@@ -203,20 +211,23 @@ export class Waits {
   }
 
   #apply(change: Change): void {
-    for (const { key, value } of change.entries) {
-      for (const [watched, waiter] of [...(this.#byKey.get(key) ?? [])]) {
-        watched.news++;
-        if (key === watched.statusKey) watched.status = value as Status | null;
-        else watched.object = value as Obj | null;
-        this.#decide(waiter, watched);
-      }
+    for (const { key, value } of change.entries) this.#take(key, value);
+  }
+
+  #take(key: string, value: unknown): void {
+    for (const [watched, waiter] of [...(this.#byKey.get(key) ?? [])]) {
+      watched.news++;
+      if (key === watched.statusKey) watched.status = value as Status | null;
+      else watched.object = value as Obj | null;
+      this.#decide(waiter, watched);
     }
   }
 
   /** The shared watch: begins with the first waiter, lives as long as the daemon, starts over after a failure. */
   async #run(): Promise<void> {
-    const { store, topics, clock, logger, signal } = this.#options;
+    const { store, topics, statuses, clock, logger, signal } = this.#options;
     this.#running = true;
+    statuses.onKept((key, value) => this.#take(key, value));
     let retryMs = RETRY_MS;
     while (!signal.aborted) {
       try {

@@ -4,7 +4,7 @@
  * the kernel's routing lock held, 10 ms and more, and so does its end. So, where there are links, `harden` moves the programs on
  * sandboxes' lo to them at leisure.
  */
-import type { DataplaneCapabilities, Repair } from '../contracts/dataplane.ts';
+import type { DataplaneCapabilities, Drift, Repair } from '../contracts/dataplane.ts';
 import type { Namespace } from '../contracts/kernel.ts';
 import { SluiceError } from '../errors.ts';
 import {
@@ -163,6 +163,18 @@ export class Attachments {
       }
     }
     return repairs;
+  }
+
+  /** What `audit` would put right. An interface that has gone is its owner's affair. */
+  compare(): Drift[] {
+    const drifts: Drift[] = [];
+    for (const [name, target] of this.#known) {
+      if (!target.namespace.netlink.link(target.ifindex) || this.#waits(name) || this.#stands(name, target)) continue;
+      const { object, prefix, direction } = PLACE[target.stage];
+      const what = `the tc program at ${direction} of its ${prefix}`;
+      drifts.push({ object, id: target.id, what, is: 'missing', look: `tc filter show dev IF ${direction}` });
+    }
+    return drifts;
   }
 
   detach(): void {

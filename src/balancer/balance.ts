@@ -1,5 +1,5 @@
 /** Frontends, sets, slots and backends in their maps, written in an order that a reader may meet at any point. */
-import type { DataplaneBackend, DataplaneFrontend, Repair, SetCounters } from '../contracts/dataplane.ts';
+import type { DataplaneBackend, DataplaneFrontend, Drift, Repair, SetCounters } from '../contracts/dataplane.ts';
 import { fault } from '../fault.ts';
 import { checkBackends, checkFrontend, type FrontendKey, frontendName } from './input.ts';
 import { Counters } from './maps/counters.ts';
@@ -155,6 +155,53 @@ export class Balance {
           object: 'frontend',
           id: frontendName({ view: key.view, address: key.addr, port: key.port, protocol }),
           what: `its map entry was ${was}`,
+        };
+      }),
+    ];
+  }
+
+  /** What `audit` would put right, set by set. */
+  compare(): Drift[] {
+    const backendOf = (held: Backend | undefined, number: number): string =>
+      held
+        ? `backend ${held.addr.includes(':') ? `[${held.addr}]` : held.addr}:${held.port || '*'}`
+        : `backend number ${number}`;
+    const look = (map: string): string => `bpftool map dump name ${map}`;
+    const inSet = (set: number, what: string, is: Drift['is'], map: string): Drift => {
+      return { object: 'backends', id: String(set), set, what, is, look: look(map) };
+    };
+    return [
+      ...this.#backends.drifts().map(({ key, was }) => {
+        return inSet(
+          key.set,
+          `${backendOf(this.#backends.get(key), key.number)} in the map of backends`,
+          was,
+          'backends',
+        );
+      }),
+      ...this.#slots.drifts().map(({ key, was }) => {
+        const held = this.#slots.get(key);
+        return inSet(
+          key.set,
+          `${backendOf(held, held?.self.number ?? 0)} in slot ${key.index}, from which it is drawn`,
+          was,
+          'slots',
+        );
+      }),
+      ...this.#sets
+        .drifts()
+        .map(({ key, was }) => inSet(key.number, 'the number of backends to draw from', was, 'sets')),
+      ...this.#frontends.drifts().map(({ key, was }): Drift => {
+        const protocol = key.protocol === PROTOCOL.tcp ? 'tcp' : 'udp';
+        const id = frontendName({ view: key.view, address: key.addr, port: key.port, protocol });
+        const set = this.#frontends.get(key)?.set;
+        return {
+          object: 'frontend',
+          id,
+          set,
+          what: `VIP ${id.slice(id.indexOf('/') + 1)} in view ${key.view}`,
+          is: was,
+          look: look('frontends'),
         };
       }),
     ];

@@ -6,6 +6,7 @@ import type {
   DataplaneEndpoint,
   DataplaneFrontend,
   DataplaneSandbox,
+  Drift,
   EndpointCounters,
   Repair,
   SetCounters,
@@ -137,6 +138,13 @@ class EbpfDataplane implements Dataplane {
     this.#peersUnswept = true;
   }
 
+  serveHost(on: boolean): void {
+    const { identity } = this.#state;
+    // Sockets that stay open tell nobody of their end from now on.
+    if (!on && identity.servesHost) this.#peersUnswept = true;
+    identity.serveHost(on, this.#options.kernel.host.cookie);
+  }
+
   ensureEndpoint(endpoint: DataplaneEndpoint): void {
     const { identity, attachments } = this.#state;
     const before = identity.endpoint(endpoint.id);
@@ -241,6 +249,28 @@ class EbpfDataplane implements Dataplane {
     repairs.push(...attachments.audit(failed));
     attachments.harden(HARDENED_MAX, failed);
     return repairs;
+  }
+
+  compare(): Drift[] {
+    const { loaded, hooks, attachments, identity, balance } = this.#state;
+    const pinned = new Set(this.#pins.names('maps'));
+    const program = (id: string, what: string, is: Drift['is'], look: string): Drift => {
+      return { object: 'program', id, what, is, look };
+    };
+    return [
+      ...[...loaded.maps.keys()]
+        .filter((name) => !pinned.has(name))
+        .map((name) => program(name, `the pin of map ${name}`, 'missing', 'ls /sys/fs/bpf/sluice/v*/maps')),
+      ...(Object.keys(STAGE) as (keyof typeof STAGE)[])
+        .filter((stage) => !stageHolds(loaded, stage))
+        .map((stage) =>
+          program(stage, `slot ${STAGE[stage]} of the stages`, 'changed', 'bpftool map dump name stages'),
+        ),
+      ...balance.compare(),
+      ...identity.compare(),
+      ...hooks.compare(),
+      ...attachments.compare(),
+    ];
   }
 
   highest(): ReturnType<Dataplane['highest']> {

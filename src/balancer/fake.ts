@@ -2,17 +2,19 @@
  * The data plane in memory, for unit tests and the simulation: the same answers to the same calls, and instead of sockets
  * `connect`, which says where a socket of a sandbox would go.
  */
-import type {
-  Dataplane,
-  DataplaneBackend,
-  DataplaneCapabilities,
-  DataplaneEndpoint,
-  DataplaneFrontend,
-  DataplaneSandbox,
-  EndpointCounters,
-  FrontendProtocol,
-  Repair,
-  SetCounters,
+import {
+  type Dataplane,
+  type DataplaneBackend,
+  type DataplaneCapabilities,
+  type DataplaneEndpoint,
+  type DataplaneFrontend,
+  type DataplaneSandbox,
+  type Drift,
+  type EndpointCounters,
+  type FrontendProtocol,
+  HOST_VIEW,
+  type Repair,
+  type SetCounters,
 } from '../contracts/dataplane.ts';
 import type { Namespace } from '../contracts/kernel.ts';
 import { SluiceError } from '../errors.ts';
@@ -29,6 +31,7 @@ export class FakeState {
   readonly counters = new Map<number, { connects: number; refused: number }>();
   readonly drops = new Map<string, Map<string, number>>();
   readonly connections = new Set<FakeConnection>();
+  servesHost = false;
 }
 
 /** An open connection that came by a VIP. */
@@ -69,6 +72,11 @@ export class FakeDataplane implements Dataplane {
   removeSandbox(id: string): void {
     this.#check();
     this.state.sandboxes.delete(id);
+  }
+
+  serveHost(on: boolean): void {
+    this.#check();
+    this.state.servesHost = on;
   }
 
   ensureEndpoint(endpoint: DataplaneEndpoint): void {
@@ -175,6 +183,11 @@ export class FakeDataplane implements Dataplane {
     return this.#damage.splice(0);
   }
 
+  compare(): Drift[] {
+    this.#check();
+    return this.#damage.map(({ object, id, what }) => ({ object, id, what, is: 'changed', look: '' }));
+  }
+
   highest(): ReturnType<Dataplane['highest']> {
     this.#check();
     const { sandboxes, endpoints, frontends, sets } = this.state;
@@ -189,7 +202,8 @@ export class FakeDataplane implements Dataplane {
   }
 
   off(): void {
-    for (const map of Object.values(this.state)) map.clear();
+    for (const part of Object.values(this.state)) if (typeof part === 'object') part.clear();
+    this.state.servesHost = false;
     this.close();
   }
 
@@ -203,7 +217,20 @@ export class FakeDataplane implements Dataplane {
   connect(sandboxId: string, address: string, port: number, protocol: FrontendProtocol): FakeOutcome {
     const sandbox = this.state.sandboxes.get(sandboxId);
     if (!sandbox) return 'untouched';
-    const { view } = sandbox;
+    return this.#draw(sandbox.view, sandbox.namespace.identity, { address, port, protocol });
+  }
+
+  /** The same of the host itself. */
+  connectOnHost(host: Namespace, address: string, port: number, protocol: FrontendProtocol): FakeOutcome {
+    if (!this.state.servesHost) return 'untouched';
+    return this.#draw(HOST_VIEW, host.identity, { address, port, protocol });
+  }
+
+  #draw(
+    view: number,
+    namespace: string,
+    { address, port, protocol }: { address: string; port: number; protocol: FrontendProtocol },
+  ): FakeOutcome {
     const exact = this.state.frontends.get(frontendName({ view, address, port, protocol }));
     const frontend = exact ?? this.state.frontends.get(frontendName({ view, address, port: 0 }));
     if (!frontend) return 'untouched';
@@ -216,7 +243,7 @@ export class FakeDataplane implements Dataplane {
     if (counters) counters.connects++;
     const chosen = backends[this.#turn++ % backends.length]!;
     const connection: FakeConnection = {
-      namespace: sandbox.namespace.identity,
+      namespace,
       backend: { ...chosen, port: chosen.port || port },
       open: true,
     };

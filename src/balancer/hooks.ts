@@ -1,6 +1,6 @@
 /** The cgroup links: attached once at the cgroup root, pinned, their programs swapped in place. */
 import { closeSync, openSync } from 'node:fs';
-import type { Repair } from '../contracts/dataplane.ts';
+import type { Drift, Repair } from '../contracts/dataplane.ts';
 import type { Cgroups } from '../contracts/kernel.ts';
 import { fault } from '../fault.ts';
 import { ATTACH, closeFd, linkCreate, linkDetach, linkInfo, linkUpdate, programInfo } from '../kernel/bpf/bpf.ts';
@@ -70,6 +70,22 @@ export class CgroupHooks {
       }
     }
     return repairs;
+  }
+
+  /** What `audit` would put right. */
+  compare(): Drift[] {
+    const pinned = new Set(this.#pins.names('links'));
+    const root = this.#cgroups.id(this.#root);
+    const drifts: Drift[] = [];
+    const report = (hook: Hook, what: string, is: Drift['is']): void =>
+      void drifts.push({ object: 'hook', id: hook, what, is, look: `bpftool cgroup show ${this.#root}` });
+    for (const [hook, link] of this.#links) {
+      const { cgroupId, programId } = linkInfo(link);
+      if (cgroupId !== root) report(hook, `program ${hook} at cgroup ${this.#root}`, 'missing');
+      else if (!pinned.has(hook)) report(hook, `the pin of program ${hook}`, 'missing');
+      else if (programId !== programInfo(this.#program(hook)).id) report(hook, `program ${hook}`, 'changed');
+    }
+    return drifts;
   }
 
   detach(): void {

@@ -1,5 +1,12 @@
 /** What a namespace cookie and an attachment number mean: small maps, upserted at each start, pruned after it. */
-import type { DataplaneEndpoint, DataplaneSandbox, EndpointCounters, Repair } from '../contracts/dataplane.ts';
+import {
+  type DataplaneEndpoint,
+  type DataplaneSandbox,
+  type Drift,
+  type EndpointCounters,
+  HOST_VIEW,
+  type Repair,
+} from '../contracts/dataplane.ts';
 import { bitsOf, canonicalAddress, formatAddress, linkLocalOf, parseCidr } from '../model/ip.ts';
 import { checkId } from './input.ts';
 import { Counters } from './maps/counters.ts';
@@ -17,6 +24,9 @@ import {
   SANDBOX,
 } from './maps/layout.ts';
 import { Table } from './maps/table.ts';
+
+/** Stands in the map of sandboxes for the host itself; no sandbox has it. */
+const HOST_ID = '0'.repeat(64);
 
 interface AllowedKey {
   readonly prefixlen: number;
@@ -87,6 +97,18 @@ export class Identity {
     if (before && before.number !== number) this.#resolvers.delete({ number: before.number });
   }
 
+  /** Whether the host's sockets have a view, as sandboxes' have. */
+  serveHost(on: boolean, cookie: bigint): void {
+    for (const old of [...(this.#cookies.get(HOST_ID) ?? [])]) if (!on || old !== cookie) this.#forget(HOST_ID, old);
+    if (!on) return;
+    this.#sandboxes.put({ cookie }, { view: HOST_VIEW, number: 0, id: HOST_ID });
+    this.#remember(HOST_ID, cookie);
+  }
+
+  get servesHost(): boolean {
+    return this.#cookies.has(HOST_ID);
+  }
+
   /** Attachment number of a sandbox that a map holds. */
   sandbox(id: string): { readonly number: number; readonly cookie: bigint } | undefined {
     for (const cookie of this.#cookies.get(id) ?? []) {
@@ -153,7 +175,7 @@ export class Identity {
   }
 
   sandboxIds(): string[] {
-    return [...this.#cookies.keys()];
+    return [...this.#cookies.keys()].filter((id) => id !== HOST_ID);
   }
 
   endpointIds(): string[] {
@@ -193,9 +215,7 @@ export class Identity {
 
   audit(): Repair[] {
     const repairs: Repair[] = [];
-    const byNumber = new Map<number, { object: 'sandbox' | 'endpoint'; id: string }>();
-    for (const [, { number, id }] of this.#sandboxes.entries()) byNumber.set(number, { object: 'sandbox', id });
-    for (const [id, number] of this.#numbers) byNumber.set(number, { object: 'endpoint', id });
+    const byNumber = this.#byNumber();
     const report = (number: number, what: string, object: 'sandbox' | 'endpoint' = 'endpoint'): void => {
       repairs.push({ ...(byNumber.get(number) ?? { object, id: String(number) }), what });
     };
@@ -215,6 +235,41 @@ export class Identity {
       repairs.push({ object: 'sandbox', id, what: `its identity was ${was}` });
     }
     return repairs;
+  }
+
+  /** What `audit` would put right. */
+  compare(): Drift[] {
+    const byNumber = this.#byNumber();
+    const of = (number: number, object: 'sandbox' | 'endpoint' = 'endpoint') =>
+      byNumber.get(number) ?? { object, id: String(number) };
+    const look = (map: string): string => `bpftool map dump name ${map}`;
+    return [
+      ...this.#allowed.drifts().map(({ key, was }): Drift => {
+        return { ...of(key.attachment), what: `allowed address ${key.addr}`, is: was, look: look('allowed') };
+      }),
+      ...this.#endpoints.drifts().map(({ key, was }): Drift => {
+        return {
+          ...of(key.number),
+          what: 'what its guard knows of its MAC and addresses',
+          is: was,
+          look: look('endpoints'),
+        };
+      }),
+      ...this.#resolvers.drifts().map(({ key, was }): Drift => {
+        return { ...of(key.number, 'sandbox'), what: 'the port of its resolver', is: was, look: look('resolvers') };
+      }),
+      ...this.#sandboxes.drifts().map(({ key, was }): Drift => {
+        const id = this.#sandboxes.get(key)?.id ?? `cookie ${key.cookie}`;
+        return { object: 'sandbox', id, what: 'which view its namespace has', is: was, look: look('sandboxes') };
+      }),
+    ];
+  }
+
+  #byNumber(): Map<number, { object: 'sandbox' | 'endpoint'; id: string }> {
+    const byNumber = new Map<number, { object: 'sandbox' | 'endpoint'; id: string }>();
+    for (const [, { number, id }] of this.#sandboxes.entries()) byNumber.set(number, { object: 'sandbox', id });
+    for (const [id, number] of this.#numbers) byNumber.set(number, { object: 'endpoint', id });
+    return byNumber;
   }
 
   #remember(id: string, cookie: bigint): void {

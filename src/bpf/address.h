@@ -22,6 +22,11 @@ static __always_inline bool addr_is_ipv4(const struct addr *a)
 	return a->halves[0] == 0 && a->words[2] == bpf_htonl(0xffff);
 }
 
+static __always_inline bool addr_is_loopback6(const struct addr *a)
+{
+	return a->halves[0] == 0 && a->halves[1] == bpf_cpu_to_be64(1);
+}
+
 static __always_inline void addr_from_ipv4(struct addr *a, __be32 ip)
 {
 	a->halves[0] = 0;

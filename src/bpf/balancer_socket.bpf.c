@@ -128,10 +128,16 @@ static __always_inline void remember_datagrams(struct datagrams *all, const stru
 
 /* ---- towards a backend ---- */
 
+/*
+ * This and the next are global functions: the verifier looks at each once, by itself, and not once for every way that leads there,
+ * which took half a second of every start. That is why they ask for what is never NULL.
+ */
+
 /* Whether answers of this backend would be taken for another VIP's. */
-static __always_inline bool confuses(struct peer *peer, struct datagrams *all, const struct destination *vip,
-				     const struct destination *backend)
+__noinline bool confuses(struct peer *peer, struct datagrams *all, const struct destination *vip, const struct destination *backend)
 {
+	if (!vip || !backend)
+		return false;
 	if (peer && peer->backend_port == backend->port && addr_equal(&peer->backend, &backend->addr) &&
 	    !is_vip(&peer->vip, peer->vip_port, vip))
 		return true;
@@ -141,12 +147,15 @@ static __always_inline bool confuses(struct peer *peer, struct datagrams *all, c
 
 /*
  * Random start, then the neighbours, past those that would confuse two VIPs of one UDP socket; when there is no other, the newer
- * meaning wins. Returns the backend's number, 0 for none.
+ * meaning wins. Backends are of the VIP's family; what is published on ::1 may be IPv4's, which a TCP socket reaches by its mapped
+ * address. Returns the backend's number, 0 for none.
  */
-static __always_inline __u32 choose(__u32 set_number, const struct destination *vip, struct peer *peer, struct datagrams *all,
-				    struct destination *out)
+__noinline __u32 choose(__u32 set_number, const struct destination *vip, struct peer *peer, struct datagrams *all,
+			struct destination *out)
 {
-	bool ipv4 = addr_is_ipv4(&vip->addr);
+	if (!vip || !out)
+		return 0;
+	bool ipv4 = addr_is_ipv4(&vip->addr), either = addr_is_loopback6(&vip->addr);
 	__u32 start = bpf_get_prandom_u32();
 	struct destination candidate;
 	__u32 found = 0;
@@ -161,14 +170,15 @@ static __always_inline __u32 choose(__u32 set_number, const struct destination *
 		if (!slot)
 			continue;
 		__u32 number = *(volatile __u32 *)&slot->self.number;
-		if (!read_backend(slot, set_number, number, vip->port, &candidate) || addr_is_ipv4(&candidate.addr) != ipv4)
+		if (!read_backend(slot, set_number, number, vip->port, &candidate) ||
+		    (!either && addr_is_ipv4(&candidate.addr) != ipv4))
 			continue;
-		if (found && confuses(peer, all, vip, &candidate))
+		bool confusing = confuses(peer, all, vip, &candidate);
+		if (found && confusing)
 			continue;
-		bool settled = found || !confuses(peer, all, vip, &candidate);
 		found = number;
 		*out = candidate;
-		if (settled)
+		if (!confusing)
 			break;
 	}
 	return found;
@@ -204,6 +214,13 @@ static __always_inline struct frontend *frontend_for(struct bpf_sock_addr *ctx, 
 	return find_frontend(sandbox->view, to, ctx->protocol);
 }
 
+/* From ::1 nothing leaves the loopback: such a socket is refused there instead of waiting for an answer that cannot come. */
+static __always_inline bool is_bound6(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	return sk && (sk->src_ip6[0] || sk->src_ip6[1] || sk->src_ip6[2] || sk->src_ip6[3]);
+}
+
 static __always_inline enum outcome connecting(struct bpf_sock_addr *ctx, struct destination *to)
 {
 	bool ours, udp = ctx->protocol == IPPROTO_UDP;
@@ -217,6 +234,8 @@ static __always_inline enum outcome connecting(struct bpf_sock_addr *ctx, struct
 			forget_datagrams(ctx, to);
 		return UNTOUCHED;
 	}
+	if (addr_is_loopback6(&to->addr) && is_bound6(ctx))
+		return UNTOUCHED;
 	__u32 set = frontend->set;
 	struct destination backend;
 	__u32 number = choose(set, to, NULL, udp ? datagrams_of(ctx) : NULL, &backend);

@@ -19,7 +19,8 @@ const { existsSync } = process.getBuiltinModule('node:fs');
 const OURS = 125;
 
 /**
- * Joins the cgroup before anything else: a socket belongs to the cgroup in which it was made. The mount namespace is a slave of the
+ * Joins the cgroup before anything else: a socket belongs to the cgroup in which it was made. Where a container's cgroup lies in the
+ * sandbox's, with controllers of its own, the kernel lets nobody into the latter (EBUSY): there it is one beside the container's. The mount namespace is a slave of the
  * host's: what is unmounted there (a removed sandbox's namespace) goes here as well, while our mount stays in here. Where
  * /etc/resolv.conf is missing or a dangling link, a read-only overlay puts ours into /etc.
  */
@@ -30,7 +31,8 @@ shift 3
 for tool in nsenter unshare mount; do
   command -v "$tool" >/dev/null || fail "there is no $tool (util-linux) on the PATH"
 done
-[ -z "$cgroup" ] || echo 0 >"$cgroup/cgroup.procs" || fail "cannot join cgroup $cgroup"
+join() { { echo 0 >"$1/cgroup.procs"; } 2>/dev/null; }
+[ -z "$cgroup" ] || join "$cgroup" || { mkdir "$cgroup/exec" 2>/dev/null; join "$cgroup/exec"; } || fail "cannot join cgroup $cgroup"
 case $1 in
   */*) ;;
   *) command -v "$1" >/dev/null || { printf 'sluice: there is no program %s on the PATH\\n' "$1" >&2; exit 127; } ;;

@@ -78,4 +78,9 @@ async function complain(
   return FAILED;
 }
 
-if (import.meta.main) process.exitCode = await run(process.argv.slice(2), processTerminal(), process.env);
+/** No `await` at the top: this file is also compiled to CommonJS. */
+async function main(): Promise<void> {
+  process.exitCode = await run(process.argv.slice(2), processTerminal(), process.env);
+}
+
+if (import.meta.main) main();

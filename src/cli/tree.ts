@@ -72,6 +72,14 @@ export const tree: Tree = {
     aliases: ['info'],
     load: async () => (await import('./status.ts')).status,
   },
+  diff: {
+    summary: 'How the kernel differs from what should be',
+    load: async () => (await import('./diagnosis/diff.ts')).diff,
+  },
+  trace: {
+    summary: 'The way from a sandbox to a name or address',
+    load: async () => (await import('./diagnosis/trace.ts')).trace,
+  },
   lab: {
     summary: 'A cluster to try things on, inside this machine',
     load: async () => (await import('./lab/lab.ts')).lab,

@@ -12,6 +12,8 @@ import type { JoinAnswer, PeersAnswer, StatusAnswer, VersionAnswer, WatchMessage
 import type { ContainerRequest, VolumeRequest } from '../model/container/request.ts';
 import type { Volume } from '../model/container/volume.ts';
 import type { Container } from '../model/container.ts';
+import type { DiffAnswer, DiffQuery } from '../model/diagnosis/diff.ts';
+import type { TraceAnswer, TraceQuery } from '../model/diagnosis/trace.ts';
 import type { Endpoint } from '../model/endpoint.ts';
 import type { Network } from '../model/network.ts';
 import type { NodeRequest, NodeView } from '../model/node.ts';
@@ -110,6 +112,10 @@ export interface Client {
   /** Takes the host's objects along to a cluster; the daemon ends then. `cluster.conflict`, `cluster.member`. */
   readonly cluster: { join(request: JoinRequest): Promise<JoinAnswer> };
   readonly images: ImageClient;
+  /** How the kernel of the node that is asked differs from what should be. */
+  diff(query?: DiffQuery): Promise<DiffAnswer>;
+  /** The way from a sandbox of that node to a name or address, step by step. */
+  trace(query: TraceQuery): Promise<TraceAnswer>;
   version(): Promise<VersionAnswer>;
   status(): Promise<StatusAnswer>;
   /** Prometheus text. */
@@ -185,6 +191,8 @@ export function createClient(options: ClientOptions = {}): Client {
     },
     cluster: { join: (body) => call.json('POST', at('cluster', 'join'), { body }) },
     images: imageClient(call, clock),
+    diff: (query = {}) => call.json('GET', at('diff'), { query: { ...query } }),
+    trace: (query) => call.json('GET', at('trace'), { query: { ...query } }),
     version: () => call.json('GET', at('version')),
     status: () => call.json('GET', at('status')),
     metrics: () => call.text('GET', '/metrics'),

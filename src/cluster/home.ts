@@ -6,24 +6,33 @@ import { existsSync } from 'node:fs';
 import { join as path } from 'node:path';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config.ts';
-import type { Store } from '../contracts/store.ts';
-import { SluiceError } from '../errors.ts';
+import type { Op, Store } from '../contracts/store.ts';
+import { isSluiceError, SluiceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { JoinAnswer } from '../model/answer.ts';
+import { nodePrefix } from '../model/keys.ts';
 import type { Obj } from '../model/object.ts';
 import type { JoinRequest } from '../model/request.ts';
 import { type Joined, join } from './join/join.ts';
 import { joinedKey } from './join/plan.ts';
+import { Sealable } from './join/seal.ts';
 import { PLACE } from './replica/copies.ts';
-import { openReplica } from './replica/replica.ts';
+import { openReplica, type ReplicaOptions } from './replica/replica.ts';
+
+/** Records moved in one transaction. */
+const RECORDS_MAX = 500;
 
 /** Opens the stores themselves. */
 export interface Stores {
   memory(): Store;
   /** A file of this host. */
   own(file: string): Promise<Store>;
-  /** `seen`: what the host's copies are of; then it succeeds also while the store is away. */
-  shared(place: SharedPlace, seen?: { readonly incarnation: string; readonly revision: number }): Promise<Store>;
+  /** `seen`: what the host's copies are of; then it succeeds also while the store is away. `onTerm`: called when its term has changed. */
+  shared(
+    place: SharedPlace,
+    seen?: { readonly incarnation: string; readonly revision: number },
+    onTerm?: () => void,
+  ): Promise<Store>;
   /** Where a URL leads, without a password. */
   nameOf(url: string): string;
 }
@@ -45,11 +54,20 @@ export const isShared = (store: string): boolean => store.includes('://');
 const ownFile = (stateDir: string): string => path(stateDir, 'sluice.db');
 const copiesFile = (stateDir: string): string => path(stateDir, 'replica.db');
 
+export interface Home {
+  readonly store: Store;
+  /** Keeps what nobody else is to know, as the numbers in this host's pinned maps: its own file, which may be the store. It is closed with that. */
+  readonly local: Store;
+  /** The store, where it is this host's own and may go to a cluster. */
+  readonly own?: Sealable;
+}
+
 /** Fails with `config.invalid` where the host's objects are in the other store. */
-export async function openHome(config: Config, parts: HomeParts): Promise<Store> {
+export async function openHome(config: Config, parts: HomeParts): Promise<Home> {
   const { store: url, stateDir } = config;
-  if (url === 'memory') return parts.stores.memory();
-  return isShared(url) ? openShared(config, parts) : openOwn(stateDir, parts);
+  if (isShared(url)) return openShared(config, parts);
+  const own = new Sealable(url === 'memory' ? parts.stores.memory() : await openOwn(stateDir, parts));
+  return { store: own, local: own, own };
 }
 
 async function openOwn(stateDir: string, { stores }: HomeParts): Promise<Store> {
@@ -69,15 +87,44 @@ async function openOwn(stateDir: string, { stores }: HomeParts): Promise<Store> 
   );
 }
 
-async function openShared(config: Config, parts: HomeParts): Promise<Store> {
+async function openShared(config: Config, parts: HomeParts): Promise<Home> {
   const { stateDir, store: url, clusterId, insecureStore: insecure, node } = config;
   const { stores, clock, logger } = parts;
   if (existsSync(ownFile(stateDir)) && !(await hasCopies(copiesFile(stateDir), stores)))
     await ensureTakenAlong(config, parts);
   const local = await stores.own(copiesFile(stateDir));
-  const connect = (seen: { incarnation: string; revision: number } | undefined): Promise<Store> =>
-    stores.shared({ url, clusterId, insecure }, seen);
-  return openReplica({ connect, local, node, clock, logger, lockMs: config.sessionSeconds * 1_000 });
+  const connect: ReplicaOptions['connect'] = (seen, onTerm) =>
+    stores.shared({ url, clusterId, insecure }, seen, onTerm);
+  const store = await openReplica({ connect, local, node, clock, logger, lockMs: config.sessionSeconds * 1_000 });
+  try {
+    await bringHome(store, local, node);
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
+  return { store, local };
+}
+
+/** Takes what is this node's alone out of the shared store, where joining the cluster left it. What the host has already is newer. */
+async function bringHome(store: Store, local: Store, node: string): Promise<void> {
+  const { items } = await store.list<number>(nodePrefix(node));
+  const there = new Set((await local.list(nodePrefix(node))).items.map(({ key }) => key));
+  for (let at = 0; at < items.length; at += RECORDS_MAX) {
+    const some = items.slice(at, at + RECORDS_MAX);
+    const puts = some
+      .filter(({ key }) => !there.has(key))
+      .map(({ key, value }): Op => ({ op: 'put', key, value, expect: 0 }));
+    await local.transact(puts, { topics: [] });
+    try {
+      await store.transact(
+        some.map(({ key }): Op => ({ op: 'delete', key })),
+        { topics: [] },
+      );
+    } catch (error) {
+      // It stays there until a start that finds the store.
+      if (!isSluiceError(error, 'store.unavailable')) throw error;
+    }
+  }
 }
 
 /** Whether the host has been part of a cluster: an attempt at a store that was not there leaves an empty file. */
@@ -125,12 +172,12 @@ function isOfUser(key: string, value: unknown): boolean {
  * `cluster.conflict`, and what opening that store fails with. Resolves to where the cluster's store is and how many records went.
  */
 export async function joinCluster(
-  local: Store,
+  local: Sealable | undefined,
   { store: url, clusterId, insecureStore: insecure = false }: JoinRequest,
-  config: Pick<Config, 'store' | 'node' | 'clusterId'>,
+  config: Pick<Config, 'node' | 'clusterId'>,
   stores: Stores,
 ): Promise<JoinAnswer> {
-  if (isShared(config.store))
+  if (!local)
     throw new SluiceError(
       'cluster.member',
       'this daemon shares the store of a cluster already: it cannot join another',

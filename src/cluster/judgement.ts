@@ -17,8 +17,17 @@ export interface Beat {
   readonly hears: readonly string[];
 }
 
+/** What a look has asked for. */
+export interface Look {
+  readonly partial: boolean;
+  /** When a node's last sign of life was there first; of those that are not in it at this look. */
+  readonly sinceMs: ReadonlyMap<string, number>;
+}
+
 interface Seen {
   beat?: Beat;
+  /** A later one, which no look has been told of. */
+  told?: Beat;
   /** When it was last seen to be alive. */
   atMs: number;
   /** Its session has ended: until it is heard of again. */
@@ -29,6 +38,8 @@ interface Seen {
   misses: number;
 }
 
+const WHOLE: Look = { partial: false, sinceMs: new Map() };
+const ALIVE = { told: undefined, ended: false, lost: false, answers: false, misses: 0 };
 /** One lost packet, or two, are no sign of a lost host. */
 const MISSES_MIN = 3;
 
@@ -48,10 +59,11 @@ export class Judgement {
 
   /**
    * All nodes there are, and their signs of life as the store has them now. A look that comes long after the last one (the store was away, or
-   * this daemon) proves nothing about the time between: whoever was alive counts as alive a moment ago.
+   * this daemon) proves nothing about the time between: whoever was alive counts as alive a moment ago. After a look that asked only for those who
+   * have been silent for a while (`partial`), whoever is not among them is alive.
    */
-  look(nowMs: number, nodes: Iterable<string>, beats: ReadonlyMap<string, Beat>): void {
-    if (this.#lookedAtMs === undefined || nowMs - this.#lookedAtMs > this.ttlMs / 2) {
+  look(nowMs: number, nodes: Iterable<string>, beats: ReadonlyMap<string, Beat>, how: Look = WHOLE): void {
+    if (this.isLate(nowMs)) {
       this.#graceUntilMs = nowMs + this.ttlMs;
       for (const seen of this.#seen.values()) if (!seen.ended) seen.atMs = nowMs;
     }
@@ -64,8 +76,41 @@ export class Judgement {
       const seen = this.#seen.get(name);
       if (!seen) this.#seen.set(name, { beat, atMs: nowMs, ended: false, lost: false, answers: false, misses: 0 });
       else if (beat && (beat.epoch !== seen.beat?.epoch || beat.count !== seen.beat.count))
-        Object.assign(seen, { beat, atMs: nowMs, ended: false, lost: false, answers: false, misses: 0 });
-      else if (nowMs - seen.atMs >= this.ttlMs && nowMs >= this.#graceUntilMs) seen.ended = true;
+        Object.assign(seen, { ...ALIVE, beat, atMs: how.sinceMs.get(name) ?? nowMs });
+      else if (!beat && how.partial && seen.beat) Object.assign(seen, { ...ALIVE, atMs: nowMs });
+      if (seen && nowMs - seen.atMs >= this.ttlMs && nowMs >= this.#graceUntilMs) seen.ended = true;
+    }
+  }
+
+  /** Whether what was looked at last says nothing about now. */
+  isLate(nowMs: number): boolean {
+    return this.#lookedAtMs === undefined || nowMs - this.#lookedAtMs > this.ttlMs / 2;
+  }
+
+  /**
+   * Whether every one of them has given a sign of life and goes on, or has been given up: then it is enough to ask for those who have been silent.
+   * Otherwise it counts what the others hear of them.
+   */
+  isSettled(nowMs: number, nodes: Iterable<string>): boolean {
+    const suspects = new Set(this.suspects(nowMs));
+    for (const name of nodes) {
+      if (name === this.#self) continue;
+      const seen = this.#seen.get(name);
+      if (!seen || (!seen.lost && (!seen.beat || suspects.has(name)))) return false;
+    }
+    return true;
+  }
+
+  /** Whether somebody is given up. */
+  get someLost(): boolean {
+    return [...this.#seen.values()].some(({ lost }) => lost);
+  }
+
+  /** What nodes say of themselves, for who asks; it is no look. */
+  told(beats: ReadonlyMap<string, Beat>): void {
+    for (const [name, beat] of beats) {
+      const seen = this.#seen.get(name);
+      if (seen?.beat) seen.told = beat;
     }
   }
 
@@ -96,8 +141,7 @@ export class Judgement {
   states(nowMs: number): Map<string, NodeState> {
     const states = new Map<string, NodeState>();
     for (const [name, seen] of this.#seen) {
-      const heard = seen.answers || this.#isHeard(name);
-      if (!seen.ended || heard) seen.lost = false;
+      if (!seen.ended || seen.answers || this.#isHeard(name)) seen.lost = false;
       else if (seen.misses >= MISSES_MIN && nowMs >= this.#graceUntilMs) seen.lost = true;
       states.set(name, seen.lost ? 'lost' : seen.ended ? 'unreachable' : 'ready');
     }
@@ -108,7 +152,7 @@ export class Judgement {
     const seen = this.#seen.get(name);
     if (!seen) return undefined;
     const state = seen.lost ? 'lost' : seen.ended ? 'unreachable' : 'ready';
-    const { epoch, applied } = seen.beat ?? {};
+    const { epoch, applied } = seen.told ?? seen.beat ?? {};
     return { state, epoch, silentMs: Math.max(0, Math.round(nowMs - seen.atMs)), applied };
   }
 

@@ -1,10 +1,10 @@
 /**
- * This node's part in a cluster: a session under which it gives signs of life, and looks at the others' (judgement.ts). Each look is a list of
- * short records, one a node; nobody is told of a sign of life.
+ * This node's part in a cluster: a session under which it gives signs of life, and looks at the others' (judgement.ts). While all is well a look
+ * asks only for those who have given none for a while, which is nobody; else it lists everybody's. Nobody is told of a sign of life.
  */
 import { type Clock, type Timer, withTimeLimit } from '../clock.ts';
 import type { PeerProber } from '../contracts/prober.ts';
-import type { Session, Store } from '../contracts/store.ts';
+import type { Entry, Session, Store } from '../contracts/store.ts';
 import { isSluiceError, SluiceError, toSluiceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { beatKey, beatPrefix } from '../model/keys.ts';
@@ -15,12 +15,19 @@ import { type Beat, Judgement } from './judgement.ts';
 const LOOKS = 6;
 const LOOKS_A_BEAT = 2;
 /**
- * Nodes up to which every turn is a look. A look reads a record of each node: beyond, looks become as much rarer as there are more nodes, so that
- * what one node reads in a second stays what it is here, and all of them together read in proportion to their number.
+ * Nodes up to which every turn is a look. The store goes through a record of each node for it: beyond, looks become as much rarer as there are more
+ * nodes, so that all of them together cost it in proportion to their number.
  */
 const LOOKS_NODES_MAX = 200;
+/** While somebody has been lost for long, one look in so many is at everybody: others may get an answer again. */
+const WHOLE_EVERY = 6;
+/** Looks of which it is remembered how far the store was then. */
+const MARKS_MAX = 16;
 /** Looks, at least, without a new sign of life before a session counts as ended. */
 const LOOKS_MISSED_MIN = 3;
+
+/** The name of a node's session. */
+export const sessionName = (node: string): string => `node/${node}`;
 
 export interface MembershipOptions {
   readonly store: Store;
@@ -47,6 +54,11 @@ export class Membership {
   #turns = 0;
   /** Turns until the next look; it is taken with the last of them. */
   #untilLook = 1;
+  #looks = 0;
+  /** Past looks, the oldest first: when, and the store's revision then. */
+  #marks: { readonly atMs: number; readonly revision: number }[] = [];
+  #incarnation = '';
+  #calm = false;
   #hears = '';
   #timer: Timer | undefined;
   #working: Promise<void> | undefined;
@@ -70,6 +82,11 @@ export class Membership {
     await this.#working;
     const ending = this.#session?.end();
     if (ending) await this.#limited(ending, 'the end of the session').catch((error) => this.#complain(error));
+  }
+
+  /** This node's session, while it has one. */
+  get session(): Session | undefined {
+    return this.#session?.alive ? this.#session : undefined;
   }
 
   /** What this node knows of one, itself included. */
@@ -106,15 +123,44 @@ export class Membership {
     }
   }
 
+  /** Whether all is well: the last look asked for the silent alone. */
+  get isCalm(): boolean {
+    return this.#calm;
+  }
+
+  /** Asks what the others say of themselves: how far they have read, for who wants to know now. */
+  async refresh(): Promise<void> {
+    const { items } = await this.#limited(this.#options.store.list<Beat>(beatPrefix), 'a look at the other nodes');
+    this.#judgement.told(beatsOf(items));
+  }
+
   async #look(): Promise<void> {
     const { store, clock, nodes, prober, ttlMs } = this.#options;
-    const { items } = await this.#limited(store.list<Beat>(beatPrefix), 'a look at the other nodes');
-    const beats = new Map(items.map(({ key, value }) => [key.slice(beatPrefix.length), value]));
     const known = new Map([...nodes()].map((node) => [node.name, node]));
+    const askedAtMs = clock.monotonic();
+    if (this.#judgement.isLate(askedAtMs) || store.incarnation !== this.#incarnation) this.#marks = [];
+    const upTo = this.#silentSince(askedAtMs, known.keys());
+    const looking = store.list<Beat>(beatPrefix, upTo === undefined ? undefined : { upTo });
+    const { items, revision } = await this.#limited(looking, 'a look at the other nodes');
+    const beats = beatsOf(items);
+    // When each of them was there first: looks see revisions in their order.
+    const sinceMs = new Map(
+      items.flatMap(({ key, revision: at }) => {
+        const mark = this.#marks.find((one) => one.revision >= at);
+        return mark ? [[key.slice(beatPrefix.length), mark.atMs]] : [];
+      }),
+    );
+    // Another incarnation counts anew: who was asked for by the old one's numbers is not told by it.
+    const partial = upTo !== undefined && store.incarnation === this.#incarnation;
+    this.#calm = partial;
+    this.#incarnation = store.incarnation;
+    this.#marks = [...this.#marks, { atMs: clock.monotonic(), revision }].slice(-MARKS_MAX);
+    this.#looks++;
     const rarely = Math.max(1, Math.ceil(Math.max(known.size, beats.size) / LOOKS_NODES_MAX));
     this.#untilLook = rarely;
     this.#judgement.ttlMs = Math.max(ttlMs, (LOOKS_MISSED_MIN * rarely * ttlMs) / LOOKS);
-    this.#judgement.look(clock.monotonic(), known.keys(), beats);
+    if (upTo === undefined || partial)
+      this.#judgement.look(clock.monotonic(), known.keys(), beats, { partial, sinceMs });
     await Promise.all(
       this.#judgement.suspects(clock.monotonic()).map(async (name) => {
         const { vtep, address } = known.get(name)!.spec;
@@ -122,6 +168,14 @@ export class Membership {
       }),
     );
     this.#tell(this.#judgement.states(clock.monotonic()));
+  }
+
+  /** Revision of a look by whose time everybody must have given another sign of life; undefined: everybody is to be looked at. */
+  #silentSince(nowMs: number, nodes: Iterable<string>): number | undefined {
+    const { ttlMs } = this.#options;
+    if (!this.#judgement.isSettled(nowMs, nodes)) return undefined;
+    if (this.#judgement.someLost && this.#looks % WHOLE_EVERY === 0) return undefined;
+    return this.#marks.findLast(({ atMs }) => nowMs - atMs >= ttlMs / 2)?.revision;
   }
 
   #tell(states: ReadonlyMap<string, NodeState>): void {
@@ -147,7 +201,7 @@ export class Membership {
       }
     }
     // An earlier life of this node may hold it until its time is over.
-    this.#session ??= await this.#limited(store.session(`node/${node}`, ttlMs), 'a session');
+    this.#session ??= await this.#limited(store.session(sessionName(node), ttlMs), 'a session');
     const beat: Beat = { epoch: this.#session.epoch, count: ++this.#count, applied: applied(), hears };
     const options = { topics: [], session: this.#session };
     await this.#limited(store.transact([{ op: 'put', key: beatKey(node), value: beat }], options), 'a sign of life');
@@ -168,3 +222,6 @@ export class Membership {
     this.#failing = true;
   }
 }
+
+const beatsOf = (items: readonly Entry<Beat>[]): Map<string, Beat> =>
+  new Map(items.map(({ key, value }) => [key.slice(beatPrefix.length), value]));

@@ -5,8 +5,16 @@ import type { Op, Store } from '../contracts/store.ts';
 import type { Desired } from '../desired/desired.ts';
 import { Records, sameJson } from '../desired/records.ts';
 import { retrying } from '../desired/turn.ts';
-import { SluiceError } from '../errors.ts';
-import { beatKey, clusterTopic, nameKey, nodePrefix, objectPrefix, statusPrefix } from '../model/keys.ts';
+import { isSluiceError, SluiceError } from '../errors.ts';
+import {
+  beatKey,
+  clusterTopic,
+  nameKey,
+  nodePrefix,
+  objectPrefix,
+  settledNodeKey,
+  statusPrefix,
+} from '../model/keys.ts';
 import type { Node, NodeRequest, NodeSession, NodeSpec, NodeView } from '../model/node.ts';
 import { KINDS, type Obj, type Status } from '../model/object.ts';
 import { behind } from './lag.ts';
@@ -20,6 +28,8 @@ export interface NodesOptions {
   readonly node: string;
   readonly desired: Pick<Desired, 'containers' | 'endpoints' | 'sandboxes' | 'volumes'>;
   readonly sessionOf: (name: string) => NodeSession;
+  /** Asks the other nodes' own words anew; absent: there are none. */
+  readonly refresh?: () => Promise<void>;
 }
 
 export interface NodeWrite {
@@ -74,7 +84,9 @@ export class Nodes {
     const { items } = await store.list<Status>(statusPrefix());
     const statuses = items.filter(({ value }) => value.node === node.name).map(({ key }) => key);
     const own = (await store.list(nodePrefix(node.name))).items.map(({ key }) => key);
-    const ops = [...statuses, ...own, beatKey(node.name)].map((key): Op => ({ op: 'delete', key }));
+    const ops = [...statuses, ...own, beatKey(node.name), settledNodeKey(node.name)].map(
+      (key): Op => ({ op: 'delete', key }),
+    );
     for (let at = 0; at < ops.length; at += BATCH_MAX)
       await store.transact(ops.slice(at, at + BATCH_MAX), { topics: [], actor });
     const last = this.#view(node);
@@ -84,7 +96,13 @@ export class Nodes {
 
   /** With what each has not read yet. */
   async #measured(nodes: readonly Node[]): Promise<NodeView[]> {
-    const { store } = this.#options;
+    const { store, refresh } = this.#options;
+    try {
+      await refresh?.();
+    } catch (error) {
+      // Then it is shown what was known.
+      if (!isSluiceError(error, 'store.unavailable')) throw error;
+    }
     // Asked first: what is written meanwhile is counted as not read, not the other way round.
     const views = nodes.map((node) => this.#view(node));
     const lists = await Promise.all(KINDS.map((kind) => store.list(objectPrefix(kind))));

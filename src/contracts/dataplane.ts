@@ -9,6 +9,12 @@ import type { Namespace } from './kernel.ts';
 
 export type FrontendProtocol = 'tcp' | 'udp';
 
+/**
+ * The view of the host's own sockets. Frontends on `::1` stand in it, and over TCP their backends may be of either family: an IPv6 socket reaches
+ * an IPv4 address by its mapped form, unless its program forbade it that (IPV6_V6ONLY).
+ */
+export const HOST_VIEW = 0;
+
 export interface DataplaneCapabilities {
   readonly form: 'ebpf';
   readonly connectTime: boolean;
@@ -70,6 +76,20 @@ export interface SetCounters {
   readonly refused: number;
 }
 
+/** A thing in the kernel that is not as it was ensured. */
+export interface Drift {
+  readonly object: Repair['object'];
+  /** Of the sandbox or endpoint; else a name for people. */
+  readonly id: string;
+  /** Of a backend or frontend: the set that it belongs to, where that is known. */
+  readonly set?: number;
+  /** `backend 10.20.0.2:80` */
+  readonly what: string;
+  readonly is: 'missing' | 'changed' | 'foreign';
+  /** Where to look by hand. */
+  readonly look: string;
+}
+
 /** A thing that was not as it should be and was put right. */
 export interface Repair {
   readonly object: 'sandbox' | 'endpoint' | 'frontend' | 'backends' | 'hook' | 'program' | 'published';
@@ -83,6 +103,8 @@ export interface Dataplane {
   start(): Promise<void>;
   ensureSandbox(sandbox: DataplaneSandbox): void;
   removeSandbox(id: string): void;
+  /** Whether sockets of the host's own namespace see the frontends of {@link HOST_VIEW}. Each of their connects costs more while they do. */
+  serveHost(on: boolean): void;
   ensureEndpoint(endpoint: DataplaneEndpoint): void;
   removeEndpoint(id: string): void;
   /** Replaces the set's backends: new backends, slots, then the count; removals in reverse. New connections follow at once, open ones stay. */
@@ -108,6 +130,8 @@ export interface Dataplane {
   setCounters(set: number): SetCounters;
   /** Compares hooks, pins, links and attachments with what was ensured and puts them right. */
   audit(): Repair[];
+  /** What `audit` would put right; changes nothing. */
+  compare(): Drift[];
   /** Highest attachment, view, set and backend number that a pinned map holds: a fresh store must start above it. */
   highest(): { readonly attachment: number; readonly view: number; readonly set: number; readonly backend: number };
   /** Detaches and unpins everything of this instance. */

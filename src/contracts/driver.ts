@@ -168,6 +168,8 @@ export interface Lease {
   readonly address: string;
   readonly owner: string;
   readonly purpose: string;
+  /** Of the lease's record, where it is one of the store: who stores the owner checks that it still is at that. */
+  readonly revision?: number;
 }
 
 export interface IpamDriver {

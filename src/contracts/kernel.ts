@@ -38,7 +38,7 @@ export interface Address {
   /** With prefix length, canonical text. */
   readonly cidr: string;
   readonly scope: number;
-  /** IFA_F_*: tentative 0x40, dadfailed 0x08, permanent 0x80, nodad 0x02. */
+  /** IFA_F_*: tentative 0x40, dadfailed 0x08, permanent 0x80, nodad 0x02, deprecated 0x20. */
   readonly flags: number;
 }
 export interface Route {
@@ -155,9 +155,20 @@ export interface Netlink extends Disposable {
    * with their names when it begins, with the links when it resolves.
    */
   removeLinks(links: readonly number[]): Promise<void>;
+  /** Whether packets leave the device with checksums for hardware to finish: `ethtool -k LINK`, tx-checksumming. */
+  txChecksum(link: number): boolean;
+  /**
+   * `ethtool -K LINK tx on|off`. Off: the kernel makes them itself before a packet leaves the device, and segments what is too large.
+   * `kernel.missing` where the device has no such choice.
+   */
+  setTxChecksum(link: number, on: boolean): void;
   addresses(link?: number): Address[];
-  /** `ip addr replace`; `nodad` skips duplicate detection. */
-  ensureAddress(link: number, cidr: string, options?: { readonly nodad?: boolean }): void;
+  /** `ip addr replace`; `nodad` skips duplicate detection, `deprecated` keeps an IPv6 one from being chosen as a source unasked (`preferred_lft 0`). */
+  ensureAddress(
+    link: number,
+    cidr: string,
+    options?: { readonly nodad?: boolean; readonly deprecated?: boolean },
+  ): void;
   removeAddress(link: number, cidr: string): void;
   /** Of one table, or of all. */
   routes(table?: number): Route[];

@@ -4,6 +4,8 @@
  */
 import type { PeerReport } from '../model/answer.ts';
 import type { Container } from '../model/container.ts';
+import type { DiffAnswer, DiffQuery } from '../model/diagnosis/diff.ts';
+import type { TraceAnswer, TraceQuery } from '../model/diagnosis/trace.ts';
 import type { ContainerState, Runtime, Streams } from './runtime.ts';
 
 export interface LiveContainers {
@@ -24,4 +26,14 @@ export interface LiveContainers {
 export interface LivePeers {
   /** By id. Changes nothing. */
   inspect(networkId: string): Promise<PeerReport>;
+}
+
+/** What is amiss on this host. Looks and changes nothing. */
+export interface LiveDiagnosis {
+  /** `object.notfound`, `object.ambiguous`. */
+  diff(query: DiffQuery): Promise<DiffAnswer>;
+  /** `object.notfound`, `object.ambiguous`. */
+  trace(query: TraceQuery): Promise<TraceAnswer>;
+  /** What another node asks. `request.invalid` for what this one does not know. */
+  answer(about: string, body: unknown): Promise<unknown>;
 }

@@ -1,4 +1,4 @@
-/** Probes: the health of backends, from the node that owns them, and whether the kernels of other hosts answer. */
+/** Probes: the health of backends, from the node that owns them, whether the kernels of other hosts answer, and whether they refuse. */
 export interface Probe {
   readonly backend: string;
   readonly kind: 'tcp' | 'http' | 'exec';
@@ -18,4 +18,10 @@ export interface PeerProber {
    * `bytes`: size of the whole packet, which nobody may cut; one that is too large for this host's own link is not answered.
    */
   answers(address: string, timeoutMs: number, bytes?: number): Promise<boolean | undefined>;
+}
+
+/** Whether connections are refused where nobody listens: a packet there and one back that only TCP's own checksum lets pass. */
+export interface RefusalProber {
+  /** Never rejects. False: nothing was heard in `timeoutMs`, or something else. `from`: address of this host. */
+  refused(from: string, to: string, port: number, timeoutMs: number): Promise<boolean>;
 }

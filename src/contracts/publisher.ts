@@ -2,10 +2,11 @@
  * Published ports: the balancer's nftables form, through the host's own stack, so that its firewall sees what is published and every client's
  * address is kept. What was programmed goes on while the daemon is dead; `ensure` of what stands already changes nothing.
  */
+import type { Difference } from '../model/diagnosis/diff.ts';
 import type { FrontendProtocol, Repair } from './dataplane.ts';
 
 export interface PublishedBackend {
-  /** Of the same family as the port's. */
+  /** Of the same family as the port's; of either where that is published on `::1`. */
   readonly address: string;
   readonly port: number;
   /** Interface of the host that leads to it, and the subnet behind that. */
@@ -14,7 +15,10 @@ export interface PublishedBackend {
 }
 
 export interface PublishedPort {
-  /** `0.0.0.0`, `::`: every address of the host in that family, also those that come later. */
+  /**
+   * `0.0.0.0`, `::`: every address of the host in that family, also those that come later. `::1` is on the list alone: nftables cannot translate
+   * it, the data plane serves it (HOST_VIEW).
+   */
   readonly address: string;
   readonly port: number;
   readonly protocol: FrontendProtocol;
@@ -39,6 +43,8 @@ export interface Publisher {
   prune(keep: ReadonlySet<string>): number;
   /** Compares the kernel's copy with what was ensured and puts it right. */
   audit(): Repair[];
+  /** What `audit` would put right; changes nothing. */
+  compare(): Difference[];
   /** Removes everything of this instance. */
   off(): void;
   close(): void;

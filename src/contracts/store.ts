@@ -15,11 +15,22 @@ export type Op =
   | { readonly op: 'delete'; readonly key: string; readonly expect?: number }
   | { readonly op: 'check'; readonly key: string; readonly expect: number };
 
+export interface ListOptions {
+  /** Fails with `store.unavailable` rather than leave out what this node has no copy of: for who decides upon what is not there. */
+  readonly whole?: boolean;
+  /** Only what was written last at that revision or before. */
+  readonly upTo?: number;
+  /** The caller needs what concerns that node: what other nodes have for themselves may be left out. */
+  readonly concerning?: string;
+}
+
 export interface TransactOptions {
   /** Streams that the change is announced on: `cluster`, `network/ID`, `node/NAME`; none: nobody is told. Default: `cluster`. */
   readonly topics?: readonly string[];
-  /** Fencing: the write fails with `store.fenced` unless this session is alive. */
-  readonly session?: Session;
+  /** Fencing: the write fails with `store.fenced` unless this session is alive, whoever holds it. */
+  readonly session?: Pick<Session, 'name' | 'epoch'>;
+  /** The write fails with `store.conflict` (details: `key` `term`) unless the store is at this `term`. */
+  readonly term?: string;
   /** Who asked, for the change log: `uid:0 pid:4242`. */
   readonly actor?: string;
 }
@@ -49,9 +60,17 @@ export interface Session {
 export interface Store {
   /** Changes when the store was emptied or replaced; qualifies revisions and epochs. */
   readonly incarnation: string;
+  /**
+   * Of a store whose servers take over from each other, as this one heard last: changes with the incarnation, and whenever a server took over that may
+   * lack what the one before it had answered. Absent: the incarnation says it all.
+   */
+  readonly term?: string;
   get<T = unknown>(key: string): Promise<Entry<T> | null>;
   /** Entries whose key starts with `prefix`, by key, and the revision at which that is true. */
-  list<T = unknown>(prefix: string): Promise<{ readonly items: readonly Entry<T>[]; readonly revision: number }>;
+  list<T = unknown>(
+    prefix: string,
+    options?: ListOptions,
+  ): Promise<{ readonly items: readonly Entry<T>[]; readonly revision: number }>;
   /**
    * All or nothing. Rejects with `store.conflict` (details: `key`, `expected`, `actual`) when an expectation fails; expectations look at what
    * was before. A key is written once at most. Resolves to the new revision; where nothing is written (no operations, checks alone, deletions

@@ -2,11 +2,11 @@
 import type { Timer } from '../clock.ts';
 import type { IpamDriver, NetworkDriver, Underlay } from '../contracts/driver.ts';
 import type { LinkEvent, Monitor } from '../contracts/kernel.ts';
-import type { LiveContainers } from '../contracts/live.ts';
+import type { LiveContainers, LiveDiagnosis } from '../contracts/live.ts';
 import { type SluiceError, toSluiceError } from '../errors.ts';
 import type { ComponentHealth } from '../model/answer.ts';
 import type { Container } from '../model/container.ts';
-import type { Endpoint, EndpointDetail } from '../model/endpoint.ts';
+import type { Endpoint } from '../model/endpoint.ts';
 import type { Node } from '../model/node.ts';
 import type { Obj, Status } from '../model/object.ts';
 import type { Assignment } from '../model/service/placement.ts';
@@ -16,16 +16,21 @@ import { ContainerController } from './container/container.ts';
 import { liveContainers } from './container/live.ts';
 import { VolumeController } from './container/volume.ts';
 import type { Context } from './context.ts';
+import { createDiagnosis } from './diagnosis/diagnosis.ts';
+import type { Rehearse } from './diagnosis/diff.ts';
+import type { OtherNodes } from './diagnosis/trace/trace.ts';
 import { EndpointController } from './endpoint/endpoint.ts';
 import { Firewall } from './firewall/firewall.ts';
-import { Loop } from './loop.ts';
-import { MovedLinks, NOTICED_MS } from './moved.ts';
+import { healthOf, Loop } from './loop.ts';
+import { MovedLinks, NOTICED_MS, touchedBy } from './moved.ts';
 import { NetworkController } from './network.ts';
+import type { OffloadController } from './offload/offload.ts';
 import { PeerController, type TunnelDetail } from './peer/peer.ts';
 import { prune } from './prune.ts';
 import { PublishController } from './publish/publish.ts';
 import { ReplicaLoop } from './replica/replica.ts';
 import { SandboxController } from './sandbox.ts';
+import { mayUse } from './service/balance.ts';
 import { NameController } from './service/name.ts';
 import { ServiceController } from './service/service.ts';
 import { Spaces } from './spaces.ts';
@@ -41,6 +46,12 @@ export interface ControllersOptions {
   /** Where ports without an address of their own are published; absent: on all of the host's. */
   readonly publishAddress?: string;
   readonly auditMs: number;
+  /** Absent: checksums are not tested. */
+  readonly offload?: OffloadController;
+  /** For `diff`; absent: networks and endpoints are not compared. */
+  readonly rehearse?: Rehearse;
+  /** For `trace`; absent: no other node can be asked. */
+  readonly others?: OtherNodes;
   /** Statuses of an earlier life. */
   readonly statuses: readonly Status[];
 }
@@ -64,6 +75,7 @@ export class Controllers {
   readonly peers: PeerController;
   readonly #containers: ContainerController;
   readonly live: LiveContainers;
+  readonly diagnosis: LiveDiagnosis;
   readonly #loops: Record<ReconciledKind, Loop>;
   readonly #peerLoop: Loop;
   readonly #replicaLoop: Loop;
@@ -102,6 +114,7 @@ export class Controllers {
     const networks = new NetworkController(context, this.#firewall, {
       underlay: options.underlay,
       onTunnel: (id) => this.#tunnelled(id),
+      offload: options.offload,
     });
     this.#sandboxes = new SandboxController(context, this.#spaces, this.#views);
     const endpoints = new EndpointController(context, this.#spaces, (endpoint) => this.#withdraw(endpoint));
@@ -131,6 +144,11 @@ export class Controllers {
       onError: (id, error, retryMs) => void this.#failed('network', id, error, retryMs),
     });
     this.#replicaLoop = new ReplicaLoop(context);
+    this.diagnosis = createDiagnosis({
+      ...{ rehearse: () => null, others: undefined, ...options },
+      ...{ firewall: this.#firewall, spaces: this.#spaces, services: this.#services, names: this.#names },
+      ...{ peers: this.peers, published },
+    });
     this.#containers.listen();
   }
 
@@ -141,24 +159,15 @@ export class Controllers {
 
   /** One line a controller, for `sluice status`. */
   health(): ComponentHealth[] {
-    return Object.entries({ ...this.#loops, peer: this.#peerLoop, replica: this.#replicaLoop }).map(([name, loop]) => {
-      const { queued, failing, lastSuccessMs, lastError } = loop.health;
-      return {
-        name,
-        state: failing > 0 ? 'failing' : this.#synced ? 'ok' : 'starting',
-        lastSuccess: lastSuccessMs ? new Date(lastSuccessMs).toISOString() : undefined,
-        queued,
-        error: failing > 0 && lastError ? { code: lastError.code, message: lastError.message } : undefined,
-      };
-    });
+    return healthOf({ ...this.#loops, peer: this.#peerLoop, replica: this.#replicaLoop }, this.#synced);
   }
 
   async start(): Promise<void> {
     const { world, tracker, clock, logger, kernel } = this.#context;
     tracker.load(this.#options.statuses);
-    await this.#services.load();
-    await this.#views.load();
+    await Promise.all([this.#services.load(), this.#views.load()]);
     await world.start();
+    await this.#sandboxes.load();
     world.onChange((kind, id, now, before) => this.#changed(kind, id, now, before));
     tracker.onChange((kind, id, state, before) =>
       this.#turned(kind as ReconciledKind, id, state === 'ready', before === 'ready'),
@@ -227,6 +236,7 @@ export class Controllers {
     this.#containers.stop();
     await Promise.all([...Object.values(this.#loops), this.#peerLoop, this.#replicaLoop].map((loop) => loop.stop()));
     await this.#auditing;
+    await this.#options.offload?.stop();
     this.#spaces.closeAll();
     this.#firewall.close();
   }
@@ -244,17 +254,8 @@ export class Controllers {
 
   async #failed(kind: ReconciledKind, id: string, error: SluiceError, retryMs: number): Promise<void> {
     const { world, tracker, logger } = this.#context;
-    logger.warn(
-      {
-        kind,
-        id,
-        code: error.code,
-        err: error.message,
-        stack: error.code === 'internal' ? error.stack : undefined,
-        retryMs,
-      },
-      'reconciliation failed',
-    );
+    const stack = error.code === 'internal' ? error.stack : undefined;
+    logger.warn({ kind, id, code: error.code, err: error.message, stack, retryMs }, 'reconciliation failed');
     const object = world.all(kind).get(id);
     try {
       if (object) await tracker.failed(object, error, retryMs);
@@ -266,31 +267,25 @@ export class Controllers {
   /** Desired state changed. */
   #changed(kind: WatchedKind, id: string, now: Obj | undefined, before: Obj | undefined): void {
     const { world } = this.#context;
-    if (kind === 'node') {
-      const told = (node: Obj | undefined) => {
-        const { vtep, mtu, availability } = (node as Node | undefined)?.spec ?? {};
-        return JSON.stringify([vtep, mtu, availability]);
-      };
-      // The same record twice: it was judged otherwise.
-      if (now === before || told(now) !== told(before)) this.#nodesChanged();
-      return;
-    }
-    if (kind === 'assignment') {
-      this.#replicate(((now ?? before) as Assignment).spec.service);
+    if (kind === 'node' || kind === 'assignment') {
+      if (kind === 'node') this.#nodeChanged(now as Node | undefined, before as Node | undefined);
+      else this.#replicate(((now ?? before) as Assignment).spec.service);
       return;
     }
     if (kind === 'endpoint') {
       const { spec, owner } = (now ?? before) as Endpoint;
-      this.#touch(spec.network);
+      this.#touchEndpoint((now ?? before) as Endpoint);
       const isGlobal = world.networks.get(spec.network)?.spec.scope === 'global';
       if (isGlobal) {
         this.peers.touch(spec.network, id);
         this.#peerLoop.trigger(spec.network);
       }
       if (!world.isOwn({ owner })) return;
-      // The sandbox's view follows its endpoints; the network's removal, and this host's part in it, wait for its last one.
+      // The sandbox's view follows its endpoints; this host's part in a network begins with the first one, and it and the network end with the last.
       this.#loops.sandbox.trigger(spec.sandbox);
-      if (!now || isGlobal) this.#loops.network.trigger(spec.network);
+      const { ifindex } = this.#context.tracker.detail<TunnelDetail>('network', spec.network);
+      const ends = (isGlobal || world.networks.get(spec.network)?.removing) && !world.takesPart(spec.network);
+      if (ends || (isGlobal && ifindex === undefined)) this.#loops.network.trigger(spec.network);
     }
     if (now) this.#loops[kind].renew(id);
     else this.#loops[kind].forget(id);
@@ -313,15 +308,19 @@ export class Controllers {
       for (const endpoint of world.endpointsOfNetwork(id)) this.#loops.endpoint.trigger(endpoint.id);
   }
 
-  /** Who may send to this host, and where its peers are, depends on all nodes. */
-  #nodesChanged(): void {
-    for (const id of this.#context.world.joined()) {
-      this.#loops.network.trigger(id);
-      this.peers.review(id);
-      this.#peerLoop.trigger(id);
-    }
-    // A node that is lost or drained leaves names and balancing; one that came back is in again.
-    for (const id of this.#context.world.networks.keys()) this.#touch(id);
+  #nodeChanged(now: Node | undefined, before: Node | undefined): void {
+    const { world } = this.#context;
+    const differs = (field: keyof Node['spec']): boolean => now?.spec[field] !== before?.spec[field];
+    // Who may send to this host, and where its peers are, depends on all nodes.
+    if (differs('vtep') || differs('mtu'))
+      for (const id of world.joined()) {
+        this.#loops.network.trigger(id);
+        this.peers.review(id);
+        this.#peerLoop.trigger(id);
+      }
+    // A node that is lost or drained leaves names and balancing; one that came back is in again. The same record twice: it was judged otherwise.
+    if (now === before || differs('availability'))
+      for (const id of world.networksOf((now ?? before)!.name)) this.#touch(id);
   }
 
   /** A network that spans hosts was set up here, anew, or taken down. */
@@ -335,16 +334,17 @@ export class Controllers {
   #turned(kind: ReconciledKind, id: string, ready: boolean, was: boolean): void {
     if (ready === was) return;
     const { world } = this.#context;
-    const network = world.endpoints.get(id)?.spec.network ?? world.services.get(id)?.spec.network;
-    if (kind === 'network' && ready) {
+    if (kind === 'network' && ready)
       for (const endpoint of world.endpointsOfNetwork(id)) this.#loops.endpoint.trigger(endpoint.id);
-    }
     if (kind === 'sandbox' && ready) {
       for (const endpoint of world.endpointsOfSandbox(id)) this.#loops.endpoint.trigger(endpoint.id);
       this.#triggerContainer(id);
     }
-    if (kind === 'endpoint' && ready) this.#triggerContainer(world.endpoints.get(id)?.spec.sandbox);
-    if ((kind === 'endpoint' || kind === 'service') && network) this.#touch(network);
+    const endpoint = kind === 'endpoint' ? world.endpoints.get(id) : undefined;
+    if (endpoint && ready) this.#triggerContainer(endpoint.spec.sandbox);
+    if (endpoint) this.#touchEndpoint(endpoint);
+    const service = kind === 'service' ? world.services.get(id) : undefined;
+    if (service) this.#names.touch(service.spec.network);
   }
 
   /** Something changed that the number of a service's replicas may depend on. */
@@ -359,7 +359,15 @@ export class Controllers {
 
   /** What is told of a sandbox on its networks has changed. */
   #touchSandbox(id: string): void {
-    for (const { spec } of this.#context.world.endpointsOfSandbox(id)) this.#touch(spec.network);
+    for (const endpoint of this.#context.world.endpointsOfSandbox(id)) this.#touchEndpoint(endpoint);
+  }
+
+  /** The names of its network, and the services that may balance over it. */
+  #touchEndpoint({ spec }: Endpoint): void {
+    this.#names.touch(spec.network);
+    if (!this.#synced) return;
+    for (const service of this.#context.world.services.values())
+      if (mayUse(service, spec)) this.#loops.service.trigger(service.id);
   }
 
   /** Names and services of a network depend on its endpoints. */
@@ -395,17 +403,8 @@ export class Controllers {
   }
 
   #lookAt(moved: ReadonlyMap<number, boolean>): void {
-    const { world, tracker } = this.#context;
-    for (const [id, { ifname }] of this.#firewall.interfaces) {
-      const { ifindex, tunnel } = tracker.detail<TunnelDetail>('network', id);
-      const went = tunnel !== undefined && moved.get(tunnel.ifindex) === true;
-      if (ifname && ifindex !== undefined && (went || moved.has(ifindex))) this.#loops.network.trigger(id);
-    }
-    for (const endpoint of world.endpoints.values()) {
-      const { hostIfindex } = tracker.detail<EndpointDetail>('endpoint', endpoint.id);
-      if (!endpoint.removing && hostIfindex !== undefined && moved.get(hostIfindex))
-        this.#loops.endpoint.trigger(endpoint.id);
-    }
+    for (const { kind, id } of touchedBy(moved, this.#context, this.#firewall.interfaces))
+      this.#loops[kind].trigger(id);
   }
 
   #firewallTimer: Timer | undefined;
@@ -433,6 +432,7 @@ export class Controllers {
       ipams: this.#options.ipams,
       prune: async () => [
         ...(await this.#containers.prune()),
+        ...((await this.#options.offload?.prune()) ?? []),
         ...(await prune(this.#context, this.#services, this.#views, this.#options.drivers)),
       ],
     })

@@ -1,5 +1,6 @@
 /** Statuses as the API shows them: what was written, with the kernel's counters as they stand at the moment of asking. */
 import type { Dataplane } from '../contracts/dataplane.ts';
+import type { Statuses as KeptStatuses } from '../desired/status.ts';
 import { balanced, dropped } from '../metrics.ts';
 import type { Obj } from '../model/object.ts';
 import type { View } from '../model/request.ts';
@@ -8,7 +9,7 @@ import type { World } from './world.ts';
 
 type Counters = Pick<Dataplane, 'endpointCounters' | 'setCounters'>;
 
-interface Statuses {
+interface Statuses extends Pick<KeptStatuses, 'kept' | 'onKept'> {
   view<O extends Obj>(object: O): Promise<View<O>>;
 }
 
@@ -23,6 +24,8 @@ export function liveStatuses(
   dataplane: Pick<Dataplane, 'endpointCounters' | 'setCounters'>,
 ): Statuses {
   return {
+    kept: statuses.kept,
+    onKept: (listener) => statuses.onKept(listener),
     async view(object) {
       const view = await statuses.view(object);
       if (!view.status) return view;

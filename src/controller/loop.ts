@@ -6,6 +6,7 @@ import type { Clock, Timer } from '../clock.ts';
 import type { SluiceError } from '../errors.ts';
 import { toSluiceError } from '../errors.ts';
 import { reconcileSeconds, reconciles } from '../metrics.ts';
+import type { ComponentHealth } from '../model/answer.ts';
 
 export interface LoopOptions {
   /** Kind of object, for metrics. */
@@ -154,3 +155,16 @@ export class Loop {
     }
   }
 }
+
+/** One line a loop, for `sluice status`. */
+export const healthOf = (loops: Readonly<Record<string, Loop>>, synced: boolean): ComponentHealth[] =>
+  Object.entries(loops).map(([name, loop]) => {
+    const { queued, failing, lastSuccessMs, lastError } = loop.health;
+    return {
+      name,
+      state: failing > 0 ? 'failing' : synced ? 'ok' : 'starting',
+      lastSuccess: lastSuccessMs ? new Date(lastSuccessMs).toISOString() : undefined,
+      queued,
+      error: failing > 0 && lastError ? { code: lastError.code, message: lastError.message } : undefined,
+    };
+  });

@@ -1,5 +1,10 @@
 /** Links of the host's namespace that moved. A bridge moves whenever a port comes or goes: one look for all of that. */
+
 import type { Clock, Timer } from '../clock.ts';
+import type { EndpointDetail } from '../model/endpoint.ts';
+import type { Context } from './context.ts';
+import type { PolicyNetwork } from './firewall/policy.ts';
+import type { TunnelDetail } from './peer/peer.ts';
 
 /** How long what the kernel reports is gathered before it is looked at, milliseconds. */
 export const NOTICED_MS = 250;
@@ -29,4 +34,23 @@ export class MovedLinks {
   stop(): void {
     this.#timer?.cancel();
   }
+}
+
+/** The objects that these interfaces belong to. `moved`: by ifindex; true: it went. */
+export function touchedBy(
+  moved: ReadonlyMap<number, boolean>,
+  { world, tracker }: Pick<Context, 'world' | 'tracker'>,
+  interfaces: ReadonlyMap<string, PolicyNetwork>,
+): { readonly kind: 'network' | 'endpoint'; readonly id: string }[] {
+  const touched: { kind: 'network' | 'endpoint'; id: string }[] = [];
+  for (const [id, { ifname }] of interfaces) {
+    const { ifindex, tunnel } = tracker.detail<TunnelDetail>('network', id);
+    const went = tunnel !== undefined && moved.get(tunnel.ifindex) === true;
+    if (ifname && ifindex !== undefined && (went || moved.has(ifindex))) touched.push({ kind: 'network', id });
+  }
+  for (const { id, removing } of world.endpoints.values()) {
+    const { hostIfindex } = tracker.detail<EndpointDetail>('endpoint', id);
+    if (!removing && hostIfindex !== undefined && moved.get(hostIfindex)) touched.push({ kind: 'endpoint', id });
+  }
+  return touched;
 }

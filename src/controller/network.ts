@@ -9,31 +9,40 @@ import { reportBlockers, reportUnderlay } from './audit.ts';
 import { type Context, driverNetwork } from './context.ts';
 import type { Firewall } from './firewall/firewall.ts';
 import { chooseSlot, ensurePath, removePath } from './firewall/path.ts';
+import type { OffloadController } from './offload/offload.ts';
 import type { TunnelDetail } from './peer/peer.ts';
+import { reportNameless } from './service/nameless.ts';
 
 export class NetworkController {
   readonly #context: Context;
   readonly #firewall: Firewall;
   readonly #underlay: () => Underlay;
   readonly #onTunnel: (networkId: string) => void;
+  readonly #offload: OffloadController | undefined;
 
   /** `onTunnel`: a network that spans hosts has been set up here, anew, or taken down. */
   constructor(
     context: Context,
     firewall: Firewall,
-    { underlay, onTunnel }: { underlay: () => Underlay; onTunnel: (networkId: string) => void },
+    {
+      underlay,
+      onTunnel,
+      offload,
+    }: { underlay: () => Underlay; onTunnel: (networkId: string) => void; offload?: OffloadController },
   ) {
     this.#context = context;
     this.#firewall = firewall;
     this.#underlay = underlay;
     this.#onTunnel = onTunnel;
+    this.#offload = offload;
   }
 
   async reconcile(id: string): Promise<void> {
     const network = this.#context.world.networks.get(id);
     if (!network) return;
-    if (network.removing) await this.#remove(network);
-    else await this.#ensure(network);
+    if (network.removing) return this.#remove(network);
+    await reportNameless(this.#context, network);
+    await this.#ensure(network);
   }
 
   async #ensure(network: Network): Promise<void> {
@@ -42,18 +51,23 @@ export class NetworkController {
     const isGlobal = network.spec.scope === 'global';
     if (isGlobal && !this.#takesPart(network)) {
       await this.#stayOut(network, driver);
-      return;
+      // An endpoint may have come while the devices went.
+      if (!this.#takesPart(network)) return;
     }
     const before = tracker.detail<TunnelDetail>('network', network.id);
     const wasReady = tracker.isReady('network', network.id) && (!isGlobal || before.ifindex !== undefined);
     // Before the first device that listens on the port.
-    if (isGlobal) this.#guard();
-    const result = await driver.createNetwork({ ...driverNetwork(network), mtu: this.#mtu(network, driver) });
+    if (isGlobal) await this.#guard();
+    const result = await driver.createNetwork({
+      ...driverNetwork(network),
+      mtu: networkMtu(this.#context.world, this.#underlay, network, driver),
+    });
     fault('network.driver');
     if (result.routed) this.#firewall.route(network.spec);
     const slot = isGlobal ? this.#slot(network) : undefined;
     const path = { slot: slot ?? 0, link: result.ifindex ?? 0, subnets: network.spec.subnets };
     const changed = [...(result.changed ?? []), ...(slot ? ensurePath(kernel.host.netlink, path) : [])];
+    if (isGlobal) changed.push(...((await this.#offload?.settle(network.id, result.tunnel)) ?? []));
     if (result.routed) {
       await this.#firewall.ensure(network.id, {
         ifname: result.ifname,
@@ -68,24 +82,15 @@ export class NetworkController {
     if (result.ifname && !wasReady)
       await reportBlockers(tracker, network.id, this.#firewall.foreignDrops()(result.ifname));
     if (wasReady) await tracker.repaired('network', network.id, changed);
-    if (isGlobal) await this.#reportUnderlay(network);
+    if (isGlobal) await this.#reportUnderlay(network, wasReady);
     const { ifname, ifindex, mtu, tunnel } = result;
     await tracker.ready(network, { ifname, ifindex, mtu, tunnel, slot });
     if (isGlobal && !sameTunnel(before, result)) this.#onTunnel(network.id);
   }
 
-  /** What every host can take: of packets that one host's links let pass and another's do not, nobody would hear. */
-  #mtu({ spec }: Network, driver: NetworkDriver): number | undefined {
-    if (spec.scope !== 'global' || spec.mtu !== undefined) return spec.mtu;
-    const { address, mtu } = this.#underlay();
-    const { ipv4, ipv6 } = driver.capabilities().overhead;
-    const others = [...this.#context.world.nodes.values()].flatMap((node) => node.spec.mtu ?? []);
-    return mtuBudget(undefined, Math.min(mtu, ...others), familyOf(address) === 4 ? ipv4 : ipv6);
-  }
-
   /** A host has a global network's devices while it has an endpoint on it, and not before. */
   #takesPart(network: Network): boolean {
-    return this.#context.world.endpointsOfNetwork(network.id).length > 0;
+    return this.#context.world.takesPart(network.id);
   }
 
   /** Kept in the status: what is marked with it goes on over a restart. */
@@ -111,29 +116,35 @@ export class NetworkController {
       await this.#firewall.remove(network.id);
       if (slot !== undefined) removePath(kernel.host.netlink, slot);
     }
-    this.#guard();
+    await this.#offload?.settle(network.id, undefined);
+    await this.#guard();
     // Before it is ready, so that whoever made it is told; from then on the audit looks.
-    if (!tracker.isReady('network', network.id))
-      await reportBlockers(tracker, network.id, this.#firewall.foreignDrops()(bridgeOf(network.id)));
-    await this.#reportUnderlay(network);
-    await tracker.ready(network, {});
+    const wasReady = tracker.isReady('network', network.id);
+    if (!wasReady) await reportBlockers(tracker, network.id, this.#firewall.foreignDrops()(bridgeOf(network.id)));
+    await this.#reportUnderlay(network, wasReady);
+    await tracker.readyAside(network, {});
     if (ifindex !== undefined) this.#onTunnel(network.id);
   }
 
   /** Keeps strangers and sandboxes from the VXLAN port, for as long as something listens on it. */
-  #guard(): void {
+  async #guard(): Promise<void> {
     const { world, node } = this.#context;
     if (world.joined().length === 0) {
-      this.#firewall.guardVxlan(null);
+      await this.#offload?.remove();
+      // Somebody may have come meanwhile.
+      if (world.joined().length === 0) this.#firewall.guardVxlan(null);
       return;
     }
     const vteps = [...world.nodes.values()].flatMap(({ name, spec }) =>
       name !== node && spec.vtep !== undefined ? [spec.vtep] : [],
     );
-    this.#firewall.guardVxlan({ underlay: this.#underlay(), vteps });
+    const underlay = this.#underlay();
+    this.#firewall.guardVxlan({ underlay, vteps });
+    await this.#offload?.ensure(underlay, vteps);
   }
 
-  async #reportUnderlay(network: Network): Promise<void> {
+  /** Everybody's rules are gone through only for a network that is new here: that costs more than all the rest. */
+  async #reportUnderlay(network: Network, wasReady: boolean): Promise<void> {
     const { world, tracker, node } = this.#context;
     const names = world.joined().map((id) => world.networks.get(id)?.name);
     await tracker.condition(
@@ -143,7 +154,7 @@ export class NetworkController {
       names.length > 0,
       names.length > 0 ? `networks cross hosts unencrypted: ${names.join(', ')}` : '',
     );
-    await reportUnderlay(tracker, network.id, this.#firewall.underlayDrops());
+    if (!wasReady) await reportUnderlay(tracker, network.id, this.#firewall.underlayDrops());
   }
 
   async #remove(network: Network): Promise<void> {
@@ -155,13 +166,27 @@ export class NetworkController {
     if (network.spec.scope === 'global') {
       const { slot } = tracker.detail<TunnelDetail>('network', network.id);
       if (slot !== undefined) removePath(kernel.host.netlink, slot);
-      this.#guard();
+      await this.#guard();
       this.#onTunnel(network.id);
     }
     fault('network.removed');
     await desired.networks.forget(network);
     tracker.forget('network', network.id);
   }
+}
+
+/** What every host can take: of packets that one host's links let pass and another's do not, nobody would hear. */
+export function networkMtu(
+  { nodes }: Pick<Context['world'], 'nodes'>,
+  underlay: () => Underlay,
+  { spec }: Network,
+  driver: NetworkDriver,
+): number | undefined {
+  if (spec.scope !== 'global' || spec.mtu !== undefined) return spec.mtu;
+  const { address, mtu } = underlay();
+  const { ipv4, ipv6 } = driver.capabilities().overhead;
+  const others = [...nodes.values()].flatMap((node) => node.spec.mtu ?? []);
+  return mtuBudget(undefined, Math.min(mtu, ...others), familyOf(address) === 4 ? ipv4 : ipv6);
 }
 
 const sameTunnel = (before: TunnelDetail, { ifindex, mtu, tunnel }: NetworkResult): boolean =>

@@ -13,7 +13,6 @@ export interface SandboxDetail {
   readonly netnsPath: string;
   readonly cgroupPath?: string;
   readonly resolvConf?: string;
-  readonly view?: number;
   readonly dnsPort?: number;
 }
 
@@ -48,6 +47,12 @@ export class SandboxController {
     this.#views = views;
   }
 
+  /** What a crash left of numbers of sandboxes and endpoints that are gone. Before anything is reconciled. */
+  async load(): Promise<void> {
+    const { world, desired } = this.#context;
+    await desired.numbers.collect('attachment', (id) => world.endpoints.has(id) || world.sandboxes.has(id));
+  }
+
   async reconcile(id: string): Promise<void> {
     const sandbox = this.#context.world.sandboxes.get(id);
     if (!sandbox) return;
@@ -80,7 +85,6 @@ export class SandboxController {
       netnsPath: namespace.path,
       cgroupPath,
       resolvConf,
-      view: view.number,
       dnsPort,
     } satisfies SandboxDetail);
   }

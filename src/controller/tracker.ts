@@ -9,6 +9,9 @@ import type { Condition, ConditionType, Kind, Obj, State, Status } from '../mode
 
 export interface StatusSink {
   set(status: Status): Promise<void>;
+  /** Told to who asks this node, and not written. */
+  keep(status: Status): void;
+  forget(kind: Kind, id: string): void;
 }
 
 export type StateListener = (kind: Kind, id: string, state: State | undefined, before: State | undefined) => void;
@@ -17,6 +20,10 @@ export class Tracker {
   readonly #statuses = new Map<string, Status>();
   /** Statuses that the store did not take. */
   readonly #unsent = new Set<string>();
+  /** Those that it has: they are written over, whatever there is to say. */
+  readonly #stored = new Set<string>();
+  /** Objects of the cluster that this node takes no part in. */
+  readonly #aside = new Set<string>();
   readonly #listeners: StateListener[] = [];
   readonly #sink: StatusSink;
   readonly #clock: Clock;
@@ -29,8 +36,11 @@ export class Tracker {
   }
 
   load(statuses: readonly Status[]): void {
-    for (const status of statuses)
-      if (status.node === this.#node) this.#statuses.set(`${status.kind}/${status.id}`, status);
+    for (const status of statuses) {
+      if (status.node !== this.#node) continue;
+      this.#statuses.set(`${status.kind}/${status.id}`, status);
+      this.#stored.add(`${status.kind}/${status.id}`);
+    }
   }
 
   onChange(listener: StateListener): void {
@@ -50,11 +60,21 @@ export class Tracker {
   }
 
   ready(object: Obj, detail: Record<string, unknown>): Promise<void> {
-    return this.#set(object.kind, object.id, { state: 'ready', observed: object.revision, error: undefined, detail });
+    this.#aside.delete(`${object.kind}/${object.id}`);
+    return this.#ready(object, detail);
   }
 
-  pending(object: Obj): Promise<void> {
-    return this.#set(object.kind, object.id, { state: 'pending', observed: object.revision });
+  /**
+   * Ready, and this node takes no part in it: nothing is written unless it was before, or there is a condition to tell. Of a service of a large
+   * cluster every node would otherwise keep a record.
+   */
+  readyAside(object: Obj, detail: Record<string, unknown>): Promise<void> {
+    this.#aside.add(`${object.kind}/${object.id}`);
+    return this.#ready(object, detail);
+  }
+
+  #ready({ kind, id, revision }: Obj, detail: Record<string, unknown>): Promise<void> {
+    return this.#set(kind, id, { state: 'ready', observed: revision, error: undefined, detail });
   }
 
   failed(object: Obj, error: SluiceError, retryMs: number): Promise<void> {
@@ -116,7 +136,8 @@ export class Tracker {
   forget(kind: Kind, id: string): void {
     const before = this.get(kind, id)?.state;
     this.#statuses.delete(`${kind}/${id}`);
-    this.#unsent.delete(`${kind}/${id}`);
+    for (const keys of [this.#unsent, this.#stored, this.#aside]) keys.delete(`${kind}/${id}`);
+    this.#sink.forget(kind, id);
     for (const listener of this.#listeners) listener(kind, id, undefined, before);
   }
 
@@ -137,6 +158,11 @@ export class Tracker {
     this.#statuses.set(key, next);
     if (before?.state !== next.state)
       for (const listener of this.#listeners) listener(kind, id, next.state, before?.state);
+    if (this.#aside.has(key) && !this.#stored.has(key) && isPlain(next)) {
+      this.#sink.keep(next);
+      return;
+    }
+    this.#stored.add(key);
     try {
       await this.#sink.set(next);
       this.#unsent.delete(key);
@@ -148,4 +174,18 @@ export class Tracker {
   }
 }
 
+/** Nothing that another node, or a reader after this daemon's death, would have to know. */
+const isPlain = ({ state, conditions }: Status): boolean => state === 'ready' && conditions.length === 0;
+
 const same = (a: Status, b: Status): boolean => JSON.stringify(a) === JSON.stringify(b);
+
+/** What an active condition says; undefined: it is not active. */
+export const troubleOf = (
+  tracker: Pick<Tracker, 'get'>,
+  kind: Kind,
+  id: string,
+  type: ConditionType,
+): string | undefined => {
+  const found = tracker.get(kind, id)?.conditions.find((condition) => condition.type === type);
+  return found?.active ? found.message : undefined;
+};

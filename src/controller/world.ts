@@ -6,7 +6,7 @@
  * have on global networks on which it has one itself. It follows those networks' topics while that is so.
  */
 import type { Clock } from '../clock.ts';
-import type { Entry, Store, WatchEvent } from '../contracts/store.ts';
+import type { Entry, ListOptions, Store, WatchEvent } from '../contracts/store.ts';
 import { toSluiceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import type { Volume } from '../model/container/volume.ts';
@@ -46,6 +46,9 @@ interface ObjectOf {
   assignment: Assignment;
 }
 
+/** Of a record that is no object: a question, an answer. */
+export type RecordListener = (key: string, value: unknown | null, revision: number) => void;
+
 export type WorldListener = (kind: WatchedKind, id: string, now: Obj | undefined, before: Obj | undefined) => void;
 
 /** Pause before a watch that broke is begun anew, milliseconds. */
@@ -79,6 +82,7 @@ export class World {
   /** Container ids by the service whose replicas they are. */
   readonly #replicas = new Map<string, Set<string>>();
   readonly #listeners: WorldListener[] = [];
+  readonly #recordListeners: RecordListener[] = [];
   readonly #stop = new AbortController();
   /** Ends the watch of the moment: other topics are to be followed. */
   #turn = new AbortController();
@@ -132,6 +136,11 @@ export class World {
     return this.#pick(this.#byNetwork.get(id));
   }
 
+  /** Whether this node has an endpoint on the network, be it one that is being removed. */
+  takesPart(network: string): boolean {
+    return this.#byNetwork.has(network);
+  }
+
   /** Endpoints that other nodes have on the network; none of one on which this node has none itself. */
   peersOfNetwork(id: string): ReadonlyMap<string, Endpoint> {
     return this.#peers.get(id) ?? NO_PEERS;
@@ -143,12 +152,12 @@ export class World {
     return id === undefined ? undefined : this.#objects.node.get(id);
   }
 
-  /** What has become of the other nodes; listeners are told of each that is judged otherwise than before. */
+  /** What has become of the other nodes; listeners are told of each that is lost now, or is so no more: nothing follows from a session's end alone. */
   judge(states: ReadonlyMap<string, NodeState>): void {
     const before = this.#states;
     this.#states = states;
     for (const node of this.#objects.node.values())
-      if (states.get(node.name) !== before.get(node.name))
+      if ((states.get(node.name) === 'lost') !== (before.get(node.name) === 'lost'))
         for (const listener of this.#listeners) listener('node', node.id, node, node);
   }
 
@@ -177,6 +186,17 @@ export class World {
     return [...this.#byNetwork.keys()].filter((id) => this.#objects.network.get(id)?.spec.scope === 'global').sort();
   }
 
+  /** Networks on which that node has endpoints, as far as this node knows them. */
+  networksOf(node: string): string[] {
+    const has = (endpoints: Iterable<Endpoint>): boolean => {
+      for (const { owner } of endpoints) if (owner === node) return true;
+      return false;
+    };
+    const own = [...this.#byNetwork.keys()].filter((id) => has(this.#pick(this.#byNetwork.get(id))));
+    const theirs = [...this.#peers].flatMap(([id, peers]) => (has(peers.values()) ? [id] : []));
+    return [...new Set([...own, ...theirs])];
+  }
+
   /** The container that the sandbox belongs to. */
   containerOfSandbox(id: string): Container | undefined {
     return this.#objects.container.get(this.#containers.get(id) ?? '');
@@ -194,6 +214,13 @@ export class World {
     return count;
   }
 
+  /** Whether this node may replace replicas of the service that are of earlier versions than this one. */
+  mayRenew(service: string, version: number): boolean {
+    return [...this.#objects.assignment.values()].some(
+      ({ spec }) => spec.service === service && (spec.renew === undefined || spec.renew >= version),
+    );
+  }
+
   /** Services that have, or had, replicas here: some may be gone. */
   replicated(): string[] {
     return [...this.#replicas.keys()];
@@ -203,9 +230,14 @@ export class World {
     this.#listeners.push(listener);
   }
 
+  /** Told of what else the topics announce, as it comes. */
+  onRecord(listener: RecordListener): void {
+    this.#recordListeners.push(listener);
+  }
+
   /** Lists once (rejects when that fails), then follows in the background until `stop`. */
   async start(): Promise<void> {
-    await this.#list();
+    await this.#list({ concerning: this.#node });
     void this.#follow();
   }
 
@@ -225,10 +257,11 @@ export class World {
     );
   }
 
-  async #list(): Promise<void> {
+  /** `options`: at the start what the store has at hand will do, since the log is followed from there. */
+  async #list(options?: ListOptions): Promise<void> {
     let oldest = Number.POSITIVE_INFINITY;
     for (const kind of WATCHED) {
-      const { items, revision } = await this.#store.list<Obj>(objectPrefix(kind));
+      const { items, revision } = await this.#store.list<Obj>(objectPrefix(kind), options);
       oldest = Math.min(oldest, revision);
       const objects = items.map((item): Obj => ({ ...item.value, revision: item.revision }));
       // What is ours first: by that it is known whose peers concern us.
@@ -298,6 +331,8 @@ export class World {
   #applyPeer(network: string, id: string, now: Endpoint | undefined): void {
     const peers = this.#peers.get(network);
     const before = peers?.get(id);
+    // Its address is another's.
+    if (now?.spec.contested) now = undefined;
     if (!peers || before?.revision === now?.revision) return;
     if (now) peers.set(id, now);
     else peers.delete(id);
@@ -306,6 +341,8 @@ export class World {
 
   async #take(event: WatchEvent): Promise<void> {
     if (event.type === 'relist') return this.#list();
+    // After a list within the watch: what that knew already, perhaps the end of what is told of here.
+    if (event.change.revision <= this.#revision) return;
     for (const entry of event.change.entries) this.#takeEntry(entry);
     this.#revision = Math.max(this.#revision, event.change.revision);
   }
@@ -313,7 +350,10 @@ export class World {
   #takeEntry(entry: Pick<Entry, 'key' | 'revision'> & { value: unknown | null }): void {
     const slash = entry.key.indexOf('/');
     const kind = WATCHED.find((name) => name === entry.key.slice(0, slash));
-    if (!kind) return;
+    if (!kind) {
+      for (const listener of this.#recordListeners) listener(entry.key, entry.value, entry.revision);
+      return;
+    }
     const id = entry.key.slice(slash + 1);
     const now = entry.value === null ? undefined : ({ ...(entry.value as Obj), revision: entry.revision } as Obj);
     const peers = kind === 'endpoint' ? this.#peersWith(id, now as Endpoint | undefined) : undefined;

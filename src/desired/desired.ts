@@ -34,6 +34,6 @@ export function createDesired(given: Omit<Parts, 'turns'>): Desired {
     containers: new Containers(parts, sandboxes, volumes),
     volumes,
     statuses: new Statuses(parts.store, parts.node),
-    numbers: new Numbers(parts.store, parts.node),
+    numbers: new Numbers(parts.local ?? parts.store, parts.node, (parts.local ?? parts.store) !== parts.store),
   };
 }

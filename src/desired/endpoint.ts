@@ -114,10 +114,12 @@ export class Endpoints {
     });
   }
 
-  /** Tells other nodes whether a replica is balanced over. */
-  serve(id: string, serving: boolean): Promise<void> {
+  /** Tells other nodes whether a replica is balanced over; in one step where the endpoint is still what the caller knows. */
+  serve(known: Endpoint, serving: boolean): Promise<void> {
+    let first: Endpoint | null = known;
     return retrying(async () => {
-      const endpoint = await this.records.byId(id);
+      const endpoint = first ?? (await this.records.byId(known.id));
+      first = null;
       if (!endpoint || endpoint.removing || (endpoint.spec.serving ?? false) === serving) return;
       await this.#parts.store.transact([this.records.change(endpoint, { spec: { ...endpoint.spec, serving } })], {
         topics: topicsOf(endpoint, endpoint.spec.network),
@@ -133,17 +135,20 @@ export class Endpoints {
     await this.records.forget(endpoint, endpoint.spec.network, more);
   }
 
-  /** A new endpoint with its addresses leased from a checked request; nothing is written but the leases, which `undo` gives back. */
+  /**
+   * A new endpoint with its addresses leased from a checked request; nothing is written but the leases, which `undo` gives back. `standing`: checks that
+   * they are its own, for the transaction that stores it.
+   */
   async plan(
     sandbox: Sandbox,
     network: Network,
     request: AttachmentRequest,
     undo: Undo,
     replica?: ReplicaOf,
-  ): Promise<Endpoint> {
+  ): Promise<{ readonly endpoint: Endpoint; readonly standing: readonly Op[] }> {
     if (request.mac !== undefined) await this.#checkMac(network, request.mac);
     const id = this.records.newId();
-    const addresses = await this.#lease(id, network, request, undo);
+    const { addresses, standing } = await this.#lease(id, network, request, undo);
     fault('endpoint.leased');
     const ipv4 = addresses.find((address) => familyOf(address) === 4)?.split('/')[0];
     const spec: EndpointSpec = {
@@ -157,7 +162,10 @@ export class Endpoints {
       gwPriority: request.gwPriority ?? 0,
       replica,
     };
-    return this.records.fresh(id, `${sandbox.name}.${network.name}`, this.#parts.node, {}, spec);
+    return {
+      endpoint: this.records.fresh(id, `${sandbox.name}.${network.name}`, this.#parts.node, {}, spec),
+      standing,
+    };
   }
 
   /** Writes of a new endpoint on the network. */
@@ -187,8 +195,8 @@ export class Endpoints {
       networks.filter((one) => one !== null),
     );
     const endpoint = await undoing(async (undo) => {
-      const endpoint = await this.plan(sandbox, network, request, undo);
-      const ops = [...this.creation(endpoint, network), ...this.#sandboxes.reference(sandbox)];
+      const { endpoint, standing } = await this.plan(sandbox, network, request, undo);
+      const ops = [...standing, ...this.creation(endpoint, network), ...this.#sandboxes.reference(sandbox)];
       const revision = await this.#parts.store.transact(ops, {
         topics: topicsOf(endpoint, network.id),
         actor: options.actor,
@@ -200,8 +208,13 @@ export class Endpoints {
   }
 
   /** One address of each family that the network has. */
-  async #lease(owner: string, network: Network, request: AttachmentRequest, undo: Undo): Promise<string[]> {
-    const addresses: string[] = [];
+  async #lease(
+    owner: string,
+    network: Network,
+    request: AttachmentRequest,
+    undo: Undo,
+  ): Promise<{ addresses: string[]; standing: Op[] }> {
+    const [addresses, standing]: [string[], Op[]] = [[], []];
     for (const family of [4, 6] as const) {
       const asked = family === 4 ? request.ip : request.ip6;
       const subnets = network.spec.subnets.filter(
@@ -216,8 +229,9 @@ export class Endpoints {
       });
       const lease = await leaseFrom(this.#parts, network, subnets, wanted, undo);
       addresses.push(`${lease.address}/${lease.subnet.cidr.split('/')[1]}`);
+      standing.push(...lease.standing);
     }
-    return addresses;
+    return { addresses, standing };
   }
 
   /** Two endpoints with one MAC would take each other's frames. */

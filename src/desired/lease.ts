@@ -1,9 +1,9 @@
 /** Addresses of endpoints and services: asked of the network's IPAM driver, given back, and errors with a name to them. */
 import type { AddressRequest, IpamDriver, Lease } from '../contracts/driver.ts';
-import type { Store } from '../contracts/store.ts';
+import type { Op, Store } from '../contracts/store.ts';
 import { isSluiceError, SluiceError } from '../errors.ts';
 import { contains, parseCidr } from '../model/ip.ts';
-import { objectKey } from '../model/keys.ts';
+import { leaseKey, objectKey } from '../model/keys.ts';
 import type { Network, SubnetSpec } from '../model/network.ts';
 import type { Obj } from '../model/object.ts';
 import type { Parts } from './records.ts';
@@ -25,21 +25,24 @@ export function ipamOf({ ipams }: Pick<Parts, 'ipams'>, name: string): IpamDrive
 export const subnetOf = (network: Network, address: string): SubnetSpec | undefined =>
   network.spec.subnets.find(({ cidr }) => contains(parseCidr(cidr), address));
 
-/** Leases from the first of the subnets that has room. `undo` gives it back. Fails as the last of them did. */
+/**
+ * Leases from the first of the subnets that has room. `undo` gives it back. Fails as the last of them did. `standing`: checks, for the transaction that
+ * stores the owner, that the lease was not lost or another's by then.
+ */
 export async function leaseFrom(
   parts: Pick<Parts, 'ipams' | 'store'>,
   network: Network,
   subnets: readonly SubnetSpec[],
   request: (subnet: SubnetSpec) => Omit<AddressRequest, 'pool'>,
   undo: Undo,
-): Promise<{ readonly subnet: SubnetSpec; readonly address: string }> {
+): Promise<{ readonly subnet: SubnetSpec; readonly address: string; readonly standing: readonly Op[] }> {
   const ipam = ipamOf(parts, network.spec.ipam);
   let full: unknown;
   for (const subnet of subnets) {
     try {
       const lease = await lend(parts.store, ipam, { ...request(subnet), pool: subnet.pool });
       undo(() => ipam.releaseAddress(lease.pool, lease.address, lease.owner));
-      return { subnet, address: lease.address };
+      return { subnet, address: lease.address, standing: standingOf(lease) };
     } catch (error) {
       if (!isSluiceError(error, 'address.exhausted')) throw error;
       full = new SluiceError(error.code, `network ${network.name}: ${error.message}`, { ...error.details }, error);
@@ -47,6 +50,9 @@ export async function leaseFrom(
   }
   throw full;
 }
+
+const standingOf = ({ pool, address, revision }: Lease): Op[] =>
+  revision === undefined ? [] : [{ op: 'check', key: leaseKey(pool, address), expect: revision }];
 
 /** Gives addresses back; those whose network is gone went with its pools. */
 export async function releaseAll(

@@ -1,5 +1,5 @@
 /** Networks: their subnets, gateways and names. */
-import type { IpamDriver, NetworkDriver, Pool, PoolRequest } from '../contracts/driver.ts';
+import type { IpamDriver, Lease, NetworkDriver, Pool, PoolRequest } from '../contracts/driver.ts';
 import { isSluiceError, SluiceError } from '../errors.ts';
 import { fault } from '../fault.ts';
 import type { Endpoint } from '../model/endpoint.ts';
@@ -13,6 +13,7 @@ import {
   type NetworkSpec,
   type SubnetSpec,
 } from '../model/network.ts';
+import { isStranger } from '../model/object.ts';
 import type { NetworkRequest, SubnetsRequest } from '../model/request.ts';
 import type { Service } from '../model/service.ts';
 import { ipamOf, lend } from './lease.ts';
@@ -97,7 +98,7 @@ export class Networks {
         throw new SluiceError('network.builtin', `network ${network.name} is always there`, { name: network.name });
       if (network.removing) return network;
       const unreferred = await this.records.noNewReference(network.id);
-      const users = (await this.#users()).get(network.id) ?? [];
+      const users = (await this.#users()).get(network.id) ?? (await this.#strangersOn(network));
       if (users.length > 0) {
         const more = users.length > NAMED_MAX ? ` and ${users.length - NAMED_MAX} more` : '';
         throw new SluiceError(
@@ -106,7 +107,7 @@ export class Networks {
           { network: network.id, users },
         );
       }
-      const revision = await this.#parts.store.transact([...this.records.removal(network), unreferred], {
+      const revision = await this.#parts.store.transact([...(await this.records.removing(network)), unreferred], {
         topics: topicsOf(network),
         actor: options.actor,
       });
@@ -141,12 +142,30 @@ export class Networks {
   /** Endpoints and services by the id of their network, those being removed included: their links are still there. */
   async #users(): Promise<Map<string, string[]>> {
     const users = new Map<string, string[]>();
-    for (const { kind, name, spec } of [...(await this.#endpoints.list()), ...(await this.#services.list())]) {
+    for (const { kind, name, spec } of [
+      ...(await this.#endpoints.list({ whole: true })),
+      ...(await this.#services.list({ whole: true })),
+    ]) {
       const names = users.get(spec.network) ?? [];
       names.push(`${kind} ${name}`);
       users.set(spec.network, names);
     }
     return users;
+  }
+
+  /** Objects of a newer version's kinds that have addresses on it: seldom any, so that not everything is gone through for each network. */
+  async #strangersOn({ id, spec }: Network): Promise<string[]> {
+    const { store, ipams } = this.#parts;
+    const leases: Lease[] = [];
+    // One whose driver is not here is not asked: its pools do not go either.
+    for (const { pool } of spec.subnets) leases.push(...((await ipams.get(spec.ipam)?.leases(pool)) ?? []));
+    const owners = new Set(leases.map(({ owner }) => owner));
+    owners.delete(id);
+    if (owners.size === 0) return [];
+    const { items } = await store.list('');
+    return items.flatMap(({ key, value }) =>
+      isStranger(key, value) && owners.has(value.id) ? [`${value.kind} ${value.name}`] : [],
+    );
   }
 
   async #put(name: string, request: NetworkRequest, options: PutOptions): Promise<Put<Network>> {

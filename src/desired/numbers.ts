@@ -16,10 +16,13 @@ export class Numbers {
   /** What was read or given before: numbers do not change. */
   readonly #known = new Map<string, number>();
   readonly #turns = new Turns();
+  readonly #isApart: boolean;
 
-  constructor(store: Store, node: string) {
+  /** `isApart`: the objects are in another store. */
+  constructor(store: Store, node: string, isApart = false) {
     this.#store = store;
     this.#node = node;
+    this.#isApart = isApart;
   }
 
   /** The number of the key, given at its first use. */
@@ -42,11 +45,28 @@ export class Numbers {
 
   /** The key's next number will be another one. Absent succeeds. */
   async release(space: NumberSpace, key: string): Promise<void> {
-    await this.releaseWith(space, key, (ops) => this.#store.transact(ops, { topics: [nodeTopic(this.#node)] }));
+    const path = numberKey(this.#node, space, key);
+    await this.#turns.take(space, async () => {
+      await this.#store.transact([{ op: 'delete', key: path }], { topics: [nodeTopic(this.#node)] });
+      this.#known.delete(path);
+    });
   }
 
-  /** The same as part of another transaction, which `write` makes. */
+  /** Releases those of a space whose key is not among the living. To be called while nobody allocates. */
+  async collect(space: NumberSpace, isLiving: (key: string) => boolean): Promise<void> {
+    for (const key of (await this.all(space)).keys()) if (!isLiving(key)) await this.release(space, key);
+  }
+
+  /**
+   * The same as part of the transaction by which `write` forgets the object; where that is another store's, after it. A number that a crash leaves then
+   * is found by `collect`.
+   */
   async releaseWith(space: NumberSpace, key: string, write: (ops: Op[]) => Promise<unknown>): Promise<void> {
+    if (this.#isApart) {
+      await write([]);
+      await this.release(space, key);
+      return;
+    }
     const path = numberKey(this.#node, space, key);
     await this.#turns.take(space, async () => {
       await write([{ op: 'delete', key: path }]);

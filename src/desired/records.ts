@@ -3,7 +3,7 @@ import type { Clock } from '../clock.ts';
 import type { DriverRegistry, IpamDriver } from '../contracts/driver.ts';
 import type { Images } from '../contracts/image.ts';
 import type { Ports } from '../contracts/kernel.ts';
-import type { Entry, Op, Store } from '../contracts/store.ts';
+import type { Entry, ListOptions, Op, Store } from '../contracts/store.ts';
 import { SluiceError } from '../errors.ts';
 import { hexId, ID_BYTES, isId, NAME_PATTERN, shortId } from '../model/id.ts';
 import { nameKey, objectKey, objectPrefix, referenceKey, statusPrefix, topicsOf } from '../model/keys.ts';
@@ -26,6 +26,8 @@ export interface Put<O> {
 
 export interface Parts {
   readonly store: Store;
+  /** Keeps what is this node's alone; absent: the store does. */
+  readonly local?: Store;
   readonly clock: Clock;
   readonly node: string;
   readonly drivers: DriverRegistry;
@@ -40,7 +42,7 @@ export interface Parts {
 }
 
 /** Layout version of the specs. */
-const SCHEMA = 1;
+export const SCHEMA = 1;
 /** The shortest abbreviation of an id. */
 const REF_MIN = 4;
 
@@ -97,6 +99,29 @@ export class Records<K extends Kind, O extends Obj<K>> {
     return [this.change(object, { removing: true } as Partial<O>), { op: 'delete', key: this.#claimKey(object) }];
   }
 
+  /** The same for what may stand without its name, which may be another's by now (`nameless`). */
+  async removing(object: O): Promise<Op[]> {
+    const [mark, freed] = this.removal(object);
+    const claim = await this.#parts.store.get<{ readonly id: string }>(freed!.key);
+    return claim?.value.id === object.id ? [mark!, { op: 'delete', key: freed!.key, expect: claim.revision }] : [mark!];
+  }
+
+  /**
+   * Whose the name of an object is that was put back after a loss of the store; null: its own. One that is free becomes its own again: of many who say
+   * so at once one does.
+   */
+  async nameless(object: O, options: WriteOptions = {}): Promise<string | null> {
+    const key = this.#claimKey(object);
+    const claim = await this.#parts.store.get<{ readonly id: string }>(key);
+    if (claim) return claim.value.id === object.id ? null : claim.value.id;
+    const ops: Op[] = [
+      { op: 'check', key: objectKey(this.#kind, object.id), expect: object.revision },
+      { op: 'put', key, value: { id: object.id }, expect: 0 },
+    ];
+    await this.#parts.store.transact(ops, { topics: topicsOf(object), actor: options.actor });
+    return null;
+  }
+
   /** Writes of another name, which only one can have. */
   renaming(object: O, name: string): Op[] {
     const renamed = { ...object, name };
@@ -145,8 +170,8 @@ export class Records<K extends Kind, O extends Obj<K>> {
     if (late.length > 0) await store.transact(late, options);
   }
 
-  async list(): Promise<O[]> {
-    return (await this.#parts.store.list<O>(objectPrefix(this.#kind))).items.map(withRevision);
+  async list(options?: ListOptions): Promise<O[]> {
+    return (await this.#parts.store.list<O>(objectPrefix(this.#kind), options)).items.map(withRevision);
   }
 
   async byId(id: string): Promise<O | null> {

@@ -162,9 +162,9 @@ export class Sandboxes {
     const ops: Op[] = this.records.creation(sandbox);
     for (const [n, network] of networks.entries()) {
       if (!hasEndpoints(network)) continue;
-      const endpoint = await this.#endpoints.plan(sandbox, network, attachments[n]!, undo, replica);
+      const { endpoint, standing } = await this.#endpoints.plan(sandbox, network, attachments[n]!, undo, replica);
       endpoints.push(endpoint);
-      ops.push(...this.#endpoints.creation(endpoint, network));
+      ops.push(...standing, ...this.#endpoints.creation(endpoint, network));
     }
     fault('sandbox.leased');
     const topics = [nodeTopic(this.#parts.node), ...endpoints.flatMap((one) => topicsOf(one, one.spec.network))];

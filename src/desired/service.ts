@@ -2,6 +2,7 @@
 import type { Op } from '../contracts/store.ts';
 import { SluiceError } from '../errors.ts';
 import { fault } from '../fault.ts';
+import type { PublishSpec } from '../model/container.ts';
 import { shortId } from '../model/id.ts';
 import { canonicalAddress, contains, type Family, familyOf, parseCidr } from '../model/ip.ts';
 import { attachmentKey, objectPrefix, placementTopic, topicsOf } from '../model/keys.ts';
@@ -9,10 +10,11 @@ import type { Network } from '../model/network.ts';
 import type { BackendRequest, ReplicasRequest, ServiceRequest } from '../model/request.ts';
 import type { Sandbox } from '../model/sandbox.ts';
 import type { Assignment, AssignmentAnswer } from '../model/service/placement.ts';
-import type { BackendSpec, ReplicaSpec, Service, ServiceSpec } from '../model/service.ts';
+import { type BackendSpec, isProtocol, type ReplicaSpec, type Service, type ServiceSpec } from '../model/service.ts';
 import { imageCalled } from './container/image.ts';
 import { publishing } from './container/publish.ts';
 import { leaseFrom, releaseAll } from './lease.ts';
+import { backendKey, keepingPorts, keepingPublish, unknownBackends } from './newer.ts';
 import { checkName, type Parts, type Put, type PutOptions, Records, sameJson, type WriteOptions } from './records.ts';
 import { BACKENDS_MAX, backendAddress, checkPort, isMeant, portsOf, unique } from './service/port.ts';
 import { checkCount, replicasOf } from './service/replica.ts';
@@ -111,7 +113,7 @@ export class Services {
     return retrying(async () => {
       const service = await this.records.get(ref);
       if (service.removing) return service;
-      const revision = await this.#parts.store.transact(this.records.removal(service), {
+      const revision = await this.#parts.store.transact(await this.records.removing(service), {
         topics: topicsOfService(service),
         actor: options.actor,
       });
@@ -137,9 +139,14 @@ export class Services {
   }
 
   /** The image need not be here for another number of what runs already. */
-  async #changed(name: string, before: ReplicaSpec, { count, image }: ReplicasRequest): Promise<ReplicaSpec> {
+  async #changed(
+    name: string,
+    before: ReplicaSpec,
+    { count, image, updateParallelism }: ReplicasRequest,
+  ): Promise<ReplicaSpec> {
     if (count !== undefined) checkCount(count, before.placement);
-    const counted = { ...before, count: count ?? before.count };
+    const placement = updateParallelism ? { ...before.placement, updateParallelism } : before.placement;
+    const counted = { ...before, count: count ?? before.count, placement };
     if (image === undefined) return counted;
     const container = { ...before.container, image };
     return replicasOf(name, { ...counted, container }, await imageCalled(this.#parts.images, image), before);
@@ -164,7 +171,7 @@ export class Services {
     const backends = await this.#backends(network, request.backends ?? [], [...asked.values()]);
     const id = this.records.newId();
     const service = await undoing(async (undo) => {
-      const vips = await this.#vips(id, network, asked, undo);
+      const { vips, standing } = await this.#vips(id, network, asked, undo);
       fault('service.leased');
       const spec: ServiceSpec = {
         network: network.id,
@@ -177,7 +184,7 @@ export class Services {
       };
       const service = this.records.fresh(id, name, network.owner, request.labels ?? {}, spec);
       const revision = await this.#parts.store.transact(
-        [...this.records.creation(service), ...this.#networks.reference(network), ...backends.ops],
+        [...standing, ...this.records.creation(service), ...this.#networks.reference(network), ...backends.ops],
         { topics: topicsOfService(service), actor: options.actor },
       );
       return { ...service, revision };
@@ -197,14 +204,26 @@ export class Services {
         id: service.id,
         vips,
       });
-    const { specs: backends, ops } = await this.#backends(network, request.backends ?? [], vips);
+    const { specs, ops } = await this.#backends(network, request.backends ?? [], vips);
+    const there = new Map(service.spec.backends.map((backend) => [backendKey(backend), backend]));
+    const backends = [
+      ...specs.map((one) => there.get(backendKey(one)) ?? one),
+      ...unknownBackends([...there.values()]),
+    ];
     const replicas = await this.#replicas(service.name, request, service.spec.replicas);
-    const ports = portsOf(service.name, request);
-    const publish =
-      request.publish &&
-      (await publishing(this.#parts, `service ${service.name}`, request.publish, service.spec.publish));
+    const ports = keepingPorts(service.spec.ports, portsOf(service.name, request));
+    const publish = await this.#published(service, request);
     const spec = { ...service.spec, ports, backends, replicas, aliases: aliasesOf(request), publish };
     return this.#write(service, spec, ops, request.labels ?? {}, options);
+  }
+
+  /** Ports that were chosen for it stay. */
+  async #published({ name, spec }: Service, request: ServiceRequest): Promise<PublishSpec[] | undefined> {
+    const before = spec.publish ?? [];
+    const known = before.filter(({ protocol }) => isProtocol(protocol));
+    const asked = request.publish && (await publishing(this.#parts, `service ${name}`, request.publish, known));
+    const publish = keepingPublish(before, asked ?? []);
+    return asked || publish.length > 0 ? publish : undefined;
   }
 
   async #write(
@@ -227,8 +246,8 @@ export class Services {
   }
 
   /** A VIP of each family that was asked for, or that the network has. */
-  async #vips(owner: string, network: Network, asked: ReadonlyMap<Family, string>, undo: Undo): Promise<string[]> {
-    const vips: string[] = [];
+  async #vips(owner: string, network: Network, asked: ReadonlyMap<Family, string>, undo: Undo) {
+    const [vips, standing]: [string[], Op[]] = [[], []];
     for (const family of [4, 6] as const) {
       const own = asked.get(family);
       const subnets = network.spec.subnets.filter(
@@ -243,8 +262,9 @@ export class Services {
         undo,
       );
       vips.push(lease.address);
+      standing.push(...lease.standing);
     }
-    return vips;
+    return { vips, standing };
   }
 
   /** Backends with sandboxes by id, and the writes by which a sandbox that goes meanwhile is noticed. `service.backend`. */

@@ -2,7 +2,7 @@
 import type { Op, Store } from '../contracts/store.ts';
 import { SluiceError } from '../errors.ts';
 import { objectKey, vniKey } from '../model/keys.ts';
-import { type Network, VNI_AUTOMATIC } from '../model/network.ts';
+import { type Network, PROBE_VNI, VNI_AUTOMATIC } from '../model/network.ts';
 
 /** Identifiers looked at before it is said that none is left: of a hundred random ones all are taken only in a full cluster. */
 const ATTEMPTS_MAX = 100;
@@ -13,6 +13,10 @@ export async function claimVni(store: Store, id: string, asked?: number): Promis
     vni,
     claim: { op: 'put', key: vniKey(vni), value: { id }, expect: 0 },
   });
+  if (asked === PROBE_VNI)
+    throw new SluiceError('network.vni', `VNI ${asked} is kept for the hosts' own test of checksums; choose another`, {
+      vni: asked,
+    });
   if (asked !== undefined) {
     const holder = await store.get<{ readonly id: string }>(vniKey(asked));
     if (!holder) return claim(asked);

@@ -16,6 +16,7 @@ import {
   parseCidr,
 } from '../model/ip.ts';
 import { leaseKey, leasePrefix, poolKey } from '../model/keys.ts';
+import { isStranger } from '../model/object.ts';
 import { nextAddress, type PoolBase, usable } from './choose.ts';
 import { Occupancy } from './occupancy.ts';
 import { Pools } from './pool.ts';
@@ -106,7 +107,8 @@ class StoreIpam implements CollectingIpam {
   }
 
   async leases(poolId: string): Promise<Lease[]> {
-    return (await this.#store.list<Lease>(leasePrefix(poolId))).items.map(({ value }) => value);
+    const { items } = await this.#store.list<Lease>(leasePrefix(poolId));
+    return items.map(({ value, revision }) => ({ ...value, revision }));
   }
 
   async pools(): Promise<(Pool & { owner: string })[]> {
@@ -125,17 +127,29 @@ class StoreIpam implements CollectingIpam {
       orphans.set(mark, since);
       return false;
     };
-    for (const entry of (await this.#store.list<Lease>(leasePrefix())).items) {
-      if (live.has(entry.value.owner) || !due(entry)) continue;
+    const leases = (await this.#store.list<Lease>(leasePrefix())).items.filter(
+      (entry) => !live.has(entry.value.owner) && due(entry),
+    );
+    const pools = (await this.#pools.list()).items.filter((entry) => !live.has(entry.value.owner) && due(entry));
+    // Seldom any: only then everything is gone through.
+    const spared = leases.length + pools.length > 0 ? await this.#strangers() : new Set<string>();
+    for (const entry of leases) {
+      if (spared.has(entry.value.owner)) continue;
       if (await this.#free(entry.value.pool, entry.value.address, entry.revision)) freed++;
     }
-    for (const entry of (await this.#pools.list()).items) {
-      if (live.has(entry.value.owner) || !due(entry)) continue;
+    for (const entry of pools) {
+      if (spared.has(entry.value.owner)) continue;
       if (await this.#pools.release(entry.value.id, entry.revision)) freed++;
       this.#indexes.delete(entry.value.id);
     }
     this.#orphans = orphans;
     return freed;
+  }
+
+  /** Ids of objects of a newer version's kinds, of which no caller knows whether they live. */
+  async #strangers(): Promise<Set<string>> {
+    const { items } = await this.#store.list('');
+    return new Set(items.flatMap(({ key, value }) => (isStranger(key, value) ? [value.id] : [])));
   }
 
   async #any(index: Index, { pool, owner, range, except, purpose = 'endpoint' }: AddressRequest): Promise<Lease> {
@@ -158,9 +172,10 @@ class StoreIpam implements CollectingIpam {
         continue;
       }
       const lease: Lease = { pool, address: formatAddress(cidr.family, value), owner, purpose };
-      if (await this.#claim(index, lease, value)) {
+      const revision = await this.#claim(index, lease, value);
+      if (revision !== null) {
         if (!fromTop) index.cursor = value;
-        return lease;
+        return { ...lease, revision };
       }
       conflicts++;
       isFresh = false;
@@ -182,9 +197,11 @@ class StoreIpam implements CollectingIpam {
       throw new SluiceError('address.outside', `${address} is the ${what} address of ${cidr}`, { address, cidr });
     }
     const lease: Lease = { pool, address, owner, purpose: purpose ?? 'endpoint' };
-    if (await this.#claim(index, lease, value)) return lease;
-    const holder = (await this.#store.get<Lease>(leaseKey(pool, address)))?.value;
-    if (holder?.owner === owner) return holder;
+    const revision = await this.#claim(index, lease, value);
+    if (revision !== null) return { ...lease, revision };
+    const found = await this.#store.get<Lease>(leaseKey(pool, address));
+    const holder = found?.value;
+    if (found && holder?.owner === owner) return { ...holder, revision: found.revision };
     throw new SluiceError('address.inuse', `${address} is leased to ${holder?.owner.slice(0, 12) ?? 'another'}`, {
       address,
       owner: holder?.owner,
@@ -192,22 +209,21 @@ class StoreIpam implements CollectingIpam {
     });
   }
 
-  /** Writes the lease; false: somebody has the address. */
-  async #claim({ taken, revision }: Index, lease: Lease, value: bigint): Promise<boolean> {
+  /** Writes the lease; its revision, or null: somebody has the address. */
+  async #claim({ taken, revision }: Index, lease: Lease, value: bigint): Promise<number | null> {
     const wasFree = !taken.has(value);
     // At once, so that the next request of this process looks elsewhere.
     taken.add(value);
     try {
-      await this.#store.transact(
+      return await this.#store.transact(
         [
           { op: 'check', key: poolKey(lease.pool), expect: revision },
           { op: 'put', key: leaseKey(lease.pool, lease.address), value: lease, expect: 0 },
         ],
         { topics: [] },
       );
-      return true;
     } catch (error) {
-      if (isSluiceError(error, 'store.conflict') && error.details.key !== poolKey(lease.pool)) return false;
+      if (isSluiceError(error, 'store.conflict') && error.details.key !== poolKey(lease.pool)) return null;
       if (wasFree) taken.delete(value);
       throw error;
     }

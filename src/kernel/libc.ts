@@ -32,6 +32,7 @@ export const libc = {
   statfs: lib.func('int statfs(const char *path, uint8_t *out)'),
   flock: lib.func('int flock(int fd, int operation)'),
   ioctl: lib.func('int ioctl(int fd, unsigned long request)'),
+  ioctlWith: lib.func('int ioctl(int fd, unsigned long request, uint8_t *argument)'),
   poll: lib.func('int poll(uint8_t *descriptors, unsigned long count, int timeoutMs)'),
   mknod: lib.func('int mknod(const uint8_t *path, uint32_t mode, uint64_t device)'),
   lsetxattr: lib.func(

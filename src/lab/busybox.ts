@@ -12,6 +12,7 @@ export interface BusyboxConfig {
   readonly User?: string;
   readonly WorkingDir?: string;
   readonly StopSignal?: string;
+  readonly ExposedPorts?: Readonly<Record<string, object>>;
   readonly Volumes?: Readonly<Record<string, object>>;
   /** Nanoseconds, as Docker has them. */
   readonly Healthcheck?: { readonly Test: readonly string[]; readonly Interval?: number; readonly Retries?: number };

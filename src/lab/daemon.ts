@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SluiceError } from '../errors.ts';
 import { argvAt } from './place.ts';
+import { slowness } from './slowness.ts';
 
 export interface DaemonOptions {
   /** Mark of everything this daemon makes: `[a-z0-9]{1,8}`. */
@@ -45,9 +46,6 @@ export interface Daemon {
   /** SIGTERM; fails with `wait.timeout` when it has not ended after 10 s, and kills it. */
   stop(): Promise<void>;
 }
-
-/** Times longer than on a plain machine that everything may take. */
-export const slowness = (): number => Math.max(1, Number(process.env.SLUICE_LAB_SLOWNESS ?? 1));
 
 /** The repository's root: the folder of package.json above this file, compiled or not. */
 export function projectRoot(): string {

@@ -231,7 +231,7 @@ function host(at: Station, id: string, cgroupRoot: string, instance: string): La
   };
   const bpffs = join(folder, 'bpf');
   const socket = join(runDir, 'sluice.sock');
-  const cli = join(projectRoot(), 'dist/src/cli/main.js');
+  const cli = join(projectRoot(), 'dist/src/cli/main.cjs');
   let current: Daemon | null = null;
   let last: Daemon | null = null;
   return {

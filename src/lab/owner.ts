@@ -12,6 +12,10 @@ import { SluiceError } from '../errors.ts';
 /** Folder of all labs of the machine; on a tmpfs, so a reboot takes it along with the namespaces. */
 export const LAB_ROOT = '/run/sluice-lab';
 
+/** How often a cgroup is killed, and how long each time is waited for, before it counts as stuck. */
+const ROUNDS_MAX = 500;
+const ROUND_MS = 10;
+
 /** Prefix of a lab's names in /run/netns and in the cgroup tree. */
 const PREFIX = 'sluice-lab-';
 
@@ -91,7 +95,7 @@ export async function removeLab(id: string): Promise<void> {
       () => execFileSync('ip', ['netns', 'delete', name], { stdio: 'pipe' }),
       () => namespacesOf(id).includes(name),
     );
-  removeCgroup(labCgroup(id));
+  await removeCgroup(labCgroup(id));
   rmSync(folder, { recursive: true, force: true });
 }
 
@@ -142,18 +146,31 @@ const cgroupProcesses = (path: string): number[] =>
     readFileSync(join(group, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean).map(Number),
   );
 
+/** Whether a task is in a cgroup or below it, also one that is ending: `cgroup.procs` leaves it out, and the group is busy until it has. */
+const isPopulated = (path: string): boolean =>
+  existsSync(path) && /^populated 1$/m.test(readFileSync(join(path, 'cgroup.events'), 'utf8'));
+
 /** Kills everything in a cgroup and below it, and waits until it is gone. */
 export async function killGroup(path: string): Promise<void> {
-  for (let round = 0; cgroupProcesses(path).length > 0; round++) {
-    if (round > 500) {
+  for (let round = 0; isPopulated(path); round++) {
+    if (round > ROUNDS_MAX) {
       const left = cgroupProcesses(path).join(' ');
       throw new SluiceError('kernel.failed', `processes ${left} of cgroup ${basename(path)} do not end`);
     }
     writeFileSync(join(path, 'cgroup.kill'), '1');
-    await sleep(10);
+    await sleep(ROUND_MS);
   }
 }
 
-function removeCgroup(path: string): void {
-  for (const group of cgroupTree(path)) rmdirSync(group);
+/** Once more while somebody enters: a program whose owner died may be on its way in (src/lab/place.ts). */
+async function removeCgroup(path: string): Promise<void> {
+  for (let round = 0; existsSync(path); round++) {
+    await killGroup(path);
+    try {
+      for (const group of cgroupTree(path)) rmdirSync(group);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EBUSY' || round > ROUNDS_MAX) throw error;
+      await sleep(ROUND_MS);
+    }
+  }
 }

@@ -4,6 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { SluiceError } from '../errors.ts';
+import { slowness } from './slowness.ts';
 
 export interface Place {
   /** Path of a namespace, `/run/netns/x`; absent: the caller's. */
@@ -59,14 +60,17 @@ const SIGNAL_NUMBERS: Partial<Record<NodeJS.Signals, number>> = {
 const exitStatus = (code: number | null, signal: NodeJS.Signals | null): number =>
   code ?? 128 + (SIGNAL_NUMBERS[signal ?? 'SIGKILL'] ?? 0);
 
+/** Into the cgroup, or one in it where a container's lies in it with controllers, which lets nobody into the outer one (EBUSY). */
+const JOIN = `join() { { echo $$ >"$1/cgroup.procs"; } 2>/dev/null; }
+join "$0" || { mkdir "$0/exec" 2>/dev/null; join "$0/exec"; } || { echo "cannot join cgroup $0" >&2; exit 125; }
+exec "$@"`;
+
 /** The argument vector that runs `command` at `place`: `echo $$ > cgroup.procs; exec nsenter --net=… command`. */
 export function argvAt(place: Place, command: Command): readonly [string, ...string[]] {
   const program = typeof command === 'string' ? ['sh', '-c', command] : command;
   // nsenter, not `ip netns exec`: that one mounts /sys anew and so hides the cgroups.
   const inside = place.netnsPath ? ['nsenter', `--net=${place.netnsPath}`, '--', ...program] : program;
-  const [first, ...rest] = place.cgroup
-    ? ['sh', '-c', 'echo $$ > "$0/cgroup.procs" && exec "$@"', place.cgroup, ...inside]
-    : inside;
+  const [first, ...rest] = place.cgroup ? ['sh', '-c', JOIN, place.cgroup, ...inside] : inside;
   if (first === undefined) throw new SluiceError('request.invalid', 'a program to run has no name');
   return [first, ...rest];
 }
@@ -99,7 +103,8 @@ function killGroup(child: ChildProcess, signal: NodeJS.Signals): void {
 
 /** Runs a program to its end. A non-zero exit status is a result; a program that cannot start or runs out of time is an error. */
 export function runAt(place: Place, command: Command, options: RunOptions = {}): Promise<RunResult> {
-  const { timeoutMs = 20_000, input } = options;
+  const { input } = options;
+  const timeoutMs = (options.timeoutMs ?? 20_000) * slowness();
   const [file, ...args] = argvAt(place, command);
   const child = spawn(file, args, {
     cwd: options.cwd,

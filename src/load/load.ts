@@ -9,8 +9,9 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SluiceError } from '../errors.ts';
-import { projectRoot, slowness } from '../lab/daemon.ts';
+import { projectRoot } from '../lab/daemon.ts';
 import { type Background, type Place, startAt } from '../lab/place.ts';
+import { slowness } from '../lab/slowness.ts';
 
 /** A processor list for taskset: `0`, `0,2-3`. Absent: wherever the kernel likes. */
 export interface Pinned {

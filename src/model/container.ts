@@ -130,6 +130,8 @@ export interface ShownPort {
 /** `Status.detail` of a container. */
 export interface ContainerDetail {
   readonly phase: 'created' | 'running' | 'restarting' | 'exited';
+  /** What it runs: entrypoint and command, the image's where the spec has none. Absent: its image is not here. */
+  readonly args?: readonly string[];
   /** Of the spec that this speaks of. */
   readonly generation: number;
   readonly pid?: number;

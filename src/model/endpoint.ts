@@ -22,6 +22,14 @@ export interface EndpointSpec {
   readonly replica?: ReplicaOf;
   /** Of a replica on a network across hosts: whether it is balanced over, for nodes that do not know its container. Absent: not yet. */
   readonly serving?: boolean;
+  /** An address of it is another's, who has it longer (src/cluster/replica/assertion.ts): it is taken down and stays so. */
+  readonly contested?: Contest;
+}
+
+export interface Contest {
+  readonly address: string;
+  /** In words: whose it is. */
+  readonly by: string;
 }
 
 export type Endpoint = Obj<'endpoint', EndpointSpec>;

@@ -25,6 +25,10 @@ export const statusPrefix = (kind?: Kind, id?: string): string =>
 /** Create-only claim of a VXLAN network identifier; the value is `{id}` of the network. */
 export const vniKey = (vni: number): string => `vni/${vni}`;
 
+/** What of a service's replicas has no place. */
+export const unplacedKey = (service: string): string => `${unplacedPrefix}${service}`;
+export const unplacedPrefix = 'unplaced/';
+
 export const poolKey = (id: string): string => `pool/${id}`;
 export const poolPrefix = 'pool/';
 /** Written with every new pool, so that of two that overlap only one is made. */
@@ -36,6 +40,19 @@ export const leasePrefix = (pool?: string): string => (pool === undefined ? 'lea
 /** A node's signs of life. Nobody is told of them: who wants to know looks. */
 export const beatKey = (node: string): string => `${beatPrefix}${node}`;
 export const beatPrefix = 'alive/';
+
+/**
+ * That nobody's address was lost with a server of the store, or that it was said again: by each node, and once by all (src/cluster/replica/settlement.ts).
+ */
+export const settledKey = 'settlement/all';
+export const settledNodePrefix = 'settlement/node/';
+export const settledNodeKey = (node: string): string => `${settledNodePrefix}${node}`;
+
+/** Questions to a node and answers to one that asked: there for a moment, and told to that node alone. */
+export const questionKey = (to: string, id: string): string => `${questionPrefix}${to}/${id}`;
+export const questionPrefix = 'question/';
+export const answerKey = (to: string, id: string): string => `${answerPrefix}${to}/${id}`;
+export const answerPrefix = 'answer/';
 
 /** Node-local numbers that outlive the daemon (views, attachments, backend sets, backends). */
 export const numberKey = (node: string, space: NumberSpace, key: string): string =>

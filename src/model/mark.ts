@@ -25,6 +25,11 @@ export function parseMark(instance: string, alias: string): Mark | null {
   return { what, id, network };
 }
 
+/** The device by which hosts test each other's checksums: the host's, and no network's or endpoint's. */
+export const probeMark = (instance: string): string => `${markPrefix(instance)}probe`;
+/** 15 characters at most, as a link's name may have; those of networks go on in hexadecimal digits, which `p` is none of. */
+export const probeName = (instance: string): string => `sxprobe${instance}`;
+
 /** How the bridge of a network is called, but one that was given a name by `-o bridge.name`. */
 export const bridgeOf = (networkId: string): string => `sl${networkId.slice(0, 12)}`;
 

@@ -39,7 +39,9 @@ export type Network = Obj<'network', NetworkSpec>;
 export const BUILTIN_NETWORKS = ['bridge', 'host', 'none'] as const;
 
 /** VNIs that are given without being asked for: below lie those that people choose by hand (RFC 7348: 24 bits). */
-export const VNI_AUTOMATIC = { min: 4096, max: 0xff_ffff } as const;
+export const VNI_AUTOMATIC = { min: 4096, max: 0xff_fffe } as const;
+/** No network's: hosts test with it whether their checksums arrive as they were meant (src/controller/offload). */
+export const PROBE_VNI = 0xff_ffff;
 
 /** Ethernet's own, where no underlay says otherwise. */
 export const MTU_DEFAULT = 1500;

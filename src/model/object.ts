@@ -12,6 +12,12 @@ export const KINDS = [
 ] as const;
 export type Kind = (typeof KINDS)[number];
 
+/** Whether the record is an object of a kind that this version does not know: a newer one wrote it. */
+export function isStranger(key: string, value: unknown): value is Obj {
+  const { kind, id } = (value ?? {}) as Partial<Obj>;
+  return typeof kind === 'string' && key === `${kind}/${id}` && !(KINDS as readonly string[]).includes(kind);
+}
+
 export interface Obj<K extends Kind = Kind, S = unknown> {
   readonly kind: K;
   /** 64 lower-case hex digits. */
@@ -20,7 +26,10 @@ export interface Obj<K extends Kind = Kind, S = unknown> {
   readonly name: string;
   /** The store revision of this object's last write; 0 before the first. */
   readonly revision: number;
-  /** Version of the spec's layout. A reader keeps what it does not know untouched. */
+  /**
+   * Version of the spec's layout. A later one only adds: fields, values of a choice, kinds. A reader keeps what it does not know untouched
+   * (src/desired/newer.ts), and works with the rest.
+   */
   readonly schema: number;
   /** The node that owns it, null for what concerns the whole cluster. */
   readonly owner: string | null;
@@ -44,10 +53,18 @@ export const CONDITIONS = {
     "The port on which the hosts exchange an overlay network's frames is closed by somebody else's chain; the message names it and the rule that opens the port.",
   UnderlayMtu:
     'Packets as large as those of overlay networks get lost on the way to another node, though the links of both hosts could take them; the message names the nodes, the largest size that gets through, and what helps.',
+  ChecksumOffload:
+    'TCP reaches another node through overlay networks only with checksums made in software: something on the way out of this host, most likely its network card, gets those inside VXLAN packets wrong. Tx checksum offload was switched off on the VXLAN devices; the message names the nodes, and how to have it tested anew.',
+  ChecksumUntested:
+    "It is not tested whether checksums inside VXLAN packets leave this host as they were meant, since the test's own VXLAN device cannot be made; the message says why. The networks do without it.",
   ReplicaFailed:
     'A replica of the service could not be made or started, or does not keep running; the message says which and why. It is tried again.',
+  Unplaced:
+    'Replicas of the service run nowhere, since no node may take them: by its constraints, by its limit for a node, or because nodes are drained or silent. The message says how many, and of each node why not. They are placed as soon as one can take them.',
   LoopbackOnly:
-    "A chain of somebody else's (ufw, firewalld) drops by default what comes in, and nobody said who may use a published port: it is published on 127.0.0.1 alone. `from=any` or `from=CIDR` lets strangers in.",
+    "A chain of somebody else's (ufw, firewalld) drops by default what comes in, and nobody said who may use a published port: it is published on 127.0.0.1 and ::1 alone. `from=any` or `from=CIDR` lets strangers in.",
+  NameTaken:
+    'When the store was lost another object of the kind was given the name before this one was put back: it works as before and answers to its id alone. It has its name again as soon as the other one is removed.',
   Unencrypted: 'Frames of this overlay network cross the underlay in the clear.',
 } as const satisfies Readonly<Record<string, string>>;
 

@@ -98,6 +98,8 @@ export interface ReplicasRequest {
   readonly count?: number;
   /** Name of the image that they are to run. */
   readonly image?: string;
+  /** Nodes that replace replicas of an earlier image at once. */
+  readonly updateParallelism?: number;
 }
 
 /** What the API answers: the object with its status on this node (null before a controller has seen it). */

@@ -15,7 +15,7 @@ import type {
   VersionAnswer,
 } from './answer.ts';
 import type { ReplicaOf } from './container.ts';
-import type { Endpoint } from './endpoint.ts';
+import type { Contest, Endpoint } from './endpoint.ts';
 import { NAME_PATTERN } from './id.ts';
 import type { Network, SubnetSpec } from './network.ts';
 import type { Node, NodeRequest, NodeSession, NodeSpec, NodeView } from './node.ts';
@@ -98,7 +98,8 @@ export const networkRequest = z
       description: "Bytes. Absent: the underlay's, less the driver's overhead.",
     }),
     vni: z.int().min(1).max(0xffffff).optional().openapi({
-      description: 'VXLAN network identifier of an overlay, unique in the cluster. Absent: a free one.',
+      description:
+        "VXLAN network identifier of an overlay, unique in the cluster; 16777215 is the hosts' own. Absent: a free one.",
     }),
     options: options.optional(),
     labels: labels.optional(),
@@ -198,7 +199,7 @@ const state = z.enum(['pending', 'ready', 'error', 'removing']);
 const kind = z.enum(KINDS);
 export const id = z.string().regex(/^[0-9a-f]{64}$/);
 const time = z.iso.datetime();
-const text = z.string();
+export const text = z.string();
 const failure = { code: text, message: text };
 
 const condition: z.ZodType<Condition> = z
@@ -241,6 +242,8 @@ export function view<O extends Obj>(kind: O['kind'], spec: z.ZodType<O['spec']>)
     })
     .openapi(`${kind[0]?.toUpperCase()}${kind.slice(1)}`) as unknown as z.ZodType<View<O>>;
 }
+
+export const contest = z.strictObject({ address: text, by: text } satisfies Shape<Contest>);
 
 export const networkView = view<Network>(
   'network',
@@ -295,6 +298,7 @@ export const endpointView = view<Endpoint>(
     gwPriority: z.int(),
     replica: z.strictObject({ service: text, slot: z.int(), version: z.int() } satisfies Shape<ReplicaOf>).optional(),
     serving: z.boolean().optional(),
+    contested: contest.optional(),
   } satisfies Shape<Endpoint['spec']>),
 );
 const sessionShape = {

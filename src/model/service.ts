@@ -1,9 +1,13 @@
 import type { ReplicaTemplate } from './container/request.ts';
 import type { PublishSpec } from './container.ts';
+import type { Contest } from './endpoint.ts';
 import type { Obj } from './object.ts';
 import type { PlacementSpec } from './service/placement.ts';
 
-export type Protocol = 'tcp' | 'udp';
+export const PROTOCOLS = ['tcp', 'udp'] as const;
+export type Protocol = (typeof PROTOCOLS)[number];
+/** False of one that only a newer version knows. */
+export const isProtocol = (text: string): text is Protocol => (PROTOCOLS as readonly string[]).includes(text);
 
 export interface ServicePort {
   /** For SRV records. */
@@ -44,6 +48,8 @@ export interface ServiceSpec {
   readonly aliases: readonly string[];
   /** On every node, balanced over the backends that run there. */
   readonly publish?: readonly PublishSpec[];
+  /** A VIP of it is another's, who is older (src/cluster/replica/assertion.ts): it answers nowhere. */
+  readonly contested?: Contest;
 }
 
 export type Service = Obj<'service', ServiceSpec>;

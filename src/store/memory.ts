@@ -1,12 +1,21 @@
 /** The store in memory: for tests and the simulation of a cluster, whose nodes share one. It ends with the process. */
 import type { Clock } from '../clock.ts';
-import type { Change, Entry, Op, Session, Store, TransactOptions, WatchEvent } from '../contracts/store.ts';
+import type {
+  Change,
+  Entry,
+  ListOptions,
+  Op,
+  Session,
+  Store,
+  TransactOptions,
+  WatchEvent,
+} from '../contracts/store.ts';
 import { SluiceError } from '../errors.ts';
 import { hexId } from '../model/id.ts';
 import { clusterTopic } from '../model/keys.ts';
 import { Followers, LOG_MAX, type Log, trimTo } from './follow.ts';
 import { Sessions } from './session.ts';
-import { entriesText, expectRevision, textOf, writesOf } from './write.ts';
+import { entriesText, expectRevision, expectTerm, textOf, writesOf } from './write.ts';
 
 export interface MemoryStoreOptions {
   readonly clock: Clock;
@@ -61,19 +70,24 @@ class MemoryStore implements Store, Log {
     return record ? entryOf<T>(key, record) : null;
   }
 
-  async list<T>(prefix: string): Promise<{ items: Entry<T>[]; revision: number }> {
+  async list<T>(
+    prefix: string,
+    { upTo = Number.POSITIVE_INFINITY }: ListOptions = {},
+  ): Promise<{ items: Entry<T>[]; revision: number }> {
     this.#ensureOpen();
     const items: Entry<T>[] = [];
     for (let at = this.#place(prefix); this.#keys[at]?.startsWith(prefix); at++) {
       const key = this.#keys[at]!;
-      items.push(entryOf<T>(key, this.#records.get(key)!));
+      const record = this.#records.get(key)!;
+      if (record.revision <= upTo) items.push(entryOf<T>(key, record));
     }
     return { items, revision: this.revision };
   }
 
   async transact(ops: readonly Op[], options: TransactOptions = {}): Promise<number> {
-    const { topics = [clusterTopic], session, actor } = options;
+    const { topics = [clusterTopic], session, actor, term } = options;
     this.#ensureOpen();
+    expectTerm(term, this.incarnation);
     if (session) this.#sessions.check(session);
     const writes = writesOf(ops);
     for (const op of ops) expectRevision(op, this.#records.get(op.key)?.revision ?? 0);

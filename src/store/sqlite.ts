@@ -1,13 +1,23 @@
 /**
- * The store of one host: an SQLite file (node:sqlite). WAL with synchronous NORMAL: a crash of the daemon loses nothing, a power loss at
- * most the last moments, and it takes the namespaces with it anyway. The change log is a table; watchers are told in process.
+ * The store of one host: an SQLite file (node:sqlite). WAL with synchronous NORMAL, forced to the disk a second after a change at the
+ * latest: a crash of the daemon loses nothing, a power loss at most that second, and it takes the namespaces with it anyway. The change log is a table; watchers are told in process.
  * One process writes the file at a time: lock.ts sees to it. By hand, also while the daemon runs:
  *
  *     sqlite3 -readonly sluice.db 'SELECT key, revision FROM entries'
  */
+import { open } from 'node:fs/promises';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
-import type { Clock } from '../clock.ts';
-import type { Change, Entry, Op, Session, Store, TransactOptions, WatchEvent } from '../contracts/store.ts';
+import type { Clock, Timer } from '../clock.ts';
+import type {
+  Change,
+  Entry,
+  ListOptions,
+  Op,
+  Session,
+  Store,
+  TransactOptions,
+  WatchEvent,
+} from '../contracts/store.ts';
 import { SluiceError } from '../errors.ts';
 import type { Logger } from '../log.ts';
 import { hexId } from '../model/id.ts';
@@ -15,12 +25,16 @@ import { clusterTopic } from '../model/keys.ts';
 import { guard } from './failure.ts';
 import { Followers, LOG_MAX, type Log, trimTo } from './follow.ts';
 import { Sessions } from './session.ts';
-import { entriesText, expectRevision, textOf, writesOf } from './write.ts';
+import { entriesText, expectRevision, expectTerm, textOf, writesOf } from './write.ts';
 
 /** Version of the tables; a file with a higher one is not touched. */
 const SCHEMA = 1;
 /** A WAL that a burst of writes made longer is cut to this. */
 const WAL_BYTES_MAX = 16 * 1024 * 1024;
+/** A change is forced to the disk so long after it was made, milliseconds: what a power loss may take, and the moment that the disk needs. */
+const DURABLE_MS = 1_000;
+/** Pages in the WAL at which they are written to where they belong: most are of the same few, so that seldom is cheaper. */
+const CHECKPOINT_PAGES = 3_000;
 /** Newest changes kept in memory: those who watch read them there. */
 const TAIL_MAX = 64;
 /** How long somebody who reads the file by hand may hold a write up. */
@@ -93,12 +107,18 @@ class SqliteStore implements Store, Log {
   readonly #readers = new Map<number, StatementSync>();
   readonly #followers = new Followers(this);
   readonly #sessions: Sessions;
+  readonly #clock: Clock;
+  readonly #logger: Logger | undefined;
+  /** The WAL is about to be forced to the disk. */
+  #flush: Timer | undefined;
   revision: number;
   trimmed: number;
 
   constructor({ path, clock, logger, logMax = LOG_MAX }: SqliteStoreOptions) {
     const startedAt = clock.monotonic();
     this.#path = path;
+    this.#clock = clock;
+    this.#logger = logger;
     this.#logMax = Math.max(1, logMax);
     const db = new DatabaseSync(path);
     this.#db = db;
@@ -133,19 +153,27 @@ class SqliteStore implements Store, Log {
     });
   }
 
-  async list<T>(prefix: string): Promise<{ items: Entry<T>[]; revision: number }> {
+  async list<T>(
+    prefix: string,
+    { upTo = Number.POSITIVE_INFINITY }: ListOptions = {},
+  ): Promise<{ items: Entry<T>[]; revision: number }> {
     return guard(this.#path, () => {
       // Nothing that starts with the prefix sorts after it and the last of all characters.
       const rows = this.#statements.list.all(prefix, `${prefix}\u{10ffff}`) as unknown as Row[];
-      return { items: rows.map((row) => entryOf<T>(row)), revision: this.revision };
+      const found = rows.filter(({ revision }) => revision <= upTo);
+      return { items: found.map((row) => entryOf<T>(row)), revision: this.revision };
     });
   }
 
   async transact(ops: readonly Op[], options: TransactOptions = {}): Promise<number> {
     const topics = [...new Set(options.topics ?? [clusterTopic])];
     const before = this.revision;
+    expectTerm(options.term, this.incarnation);
     guard(this.#path, () => this.#transact(ops, topics, options));
-    if (this.revision !== before) this.#followers.tell(this.revision, topics);
+    if (this.revision !== before) {
+      this.#flush ??= this.#clock.after(DURABLE_MS, () => this.#force());
+      this.#followers.tell(this.revision, topics);
+    }
     return this.revision;
   }
 
@@ -158,6 +186,7 @@ class SqliteStore implements Store, Log {
   }
 
   async close(): Promise<void> {
+    this.#flush?.cancel();
     if (this.#db.isOpen) this.#db.close();
     this.#followers.end();
   }
@@ -181,6 +210,26 @@ class SqliteStore implements Store, Log {
         actor: actor ?? undefined,
       }));
     });
+  }
+
+  /**
+   * Aside, in a thread: whoever writes does not wait for the disk. By a descriptor of its own, which SQLite's locks allow for the WAL, and for
+   * the database itself not: closing it would end them.
+   */
+  async #force(): Promise<void> {
+    this.#flush = undefined;
+    if (this.#path === ':memory:') return;
+    try {
+      await using file = await open(`${this.#path}-wal`);
+      await file.datasync();
+    } catch (error) {
+      // Closed meanwhile, which has taken the WAL into the file.
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
+        this.#logger?.error(
+          { path: this.#path, err: (error as Error).message },
+          'changes could not be forced to the disk',
+        );
+    }
   }
 
   /** Preparing it takes longer than running it. */
@@ -259,7 +308,7 @@ class SqliteStore implements Store, Log {
     if (check !== 'ok')
       throw new SluiceError('store.damaged', `${this.#path} is damaged: ${check}`, { path: this.#path });
     db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;');
-    db.exec(`PRAGMA journal_size_limit = ${WAL_BYTES_MAX}`);
+    db.exec(`PRAGMA journal_size_limit = ${WAL_BYTES_MAX}; PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES}`);
     db.exec(`BEGIN IMMEDIATE; ${TABLES} PRAGMA user_version = ${SCHEMA}; COMMIT;`);
   }
 

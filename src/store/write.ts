@@ -22,6 +22,14 @@ export function expectRevision({ key, expect }: Op, actual: number): void {
   });
 }
 
+/** Fails with `store.conflict` where the write was meant for another term. */
+export function expectTerm(wanted: string | undefined, actual: string): void {
+  if (wanted !== undefined && wanted !== actual)
+    throw new SluiceError('store.conflict', 'another server of the store took over since this was decided', {
+      key: 'term',
+    });
+}
+
 /** A value as JSON text. */
 export function textOf(key: string, value: unknown): string {
   const text = JSON.stringify(value) as string | undefined;

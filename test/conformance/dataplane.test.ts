@@ -27,22 +27,26 @@ function fakeHarness(wrap: (fake: FakeDataplane) => Dataplane = (fake) => fake):
     allow: [],
     spoof: false,
   });
+  const host = sandbox(90);
   let fake = createFakeDataplane();
   void fake.start();
+  const reach = ({ id, namespace: from }: DataplaneSandbox, address: string, port: number, protocol: 'tcp' | 'udp') =>
+    id === host.id ? fake.connectOnHost(from, address, port, protocol) : fake.connect(id, address, port, protocol);
   const harness: DataplaneHarness = {
     dataplane: wrap(fake),
     sandboxes: [sandbox(1), sandbox(2)],
     endpoints: [endpoint(1), endpoint(2)],
-    async connect({ id }, address, port, protocol, n = 1) {
+    host,
+    async connect(from, address, port, protocol, n = 1) {
       return Array.from({ length: n }, (): Outcome => {
-        const outcome = fake.connect(id, address, port, protocol);
+        const outcome = reach(from, address, port, protocol);
         if (typeof outcome === 'string') return outcome;
         fake.state.connections.delete(outcome);
         return { address: outcome.backend.address, port: outcome.backend.port };
       });
     },
-    async hold({ id }, address, port, protocol) {
-      const held = fake.connect(id, address, port, protocol);
+    async hold(from, address, port, protocol) {
+      const held = reach(from, address, port, protocol);
       return {
         open: async () => typeof held === 'string' || held.open,
         close: async () => {
@@ -109,6 +113,7 @@ def reach(kind, address, port):
       dataplane: await bed.start({ instance }),
       sandboxes,
       endpoints: [sandboxes[0].endpoint, sandboxes[1].endpoint],
+      host: { id: idOf(90), number: 90, view: 90, namespace: bed.kernel.host, dnsPort: 0 },
       async connect({ namespace }, address, port, protocol, n = 1) {
         const found = await bed.python<(readonly [string, number] | 'ECONNREFUSED')[]>(
           namespace,
@@ -119,7 +124,8 @@ say([outcome(once) for _ in range(${n})])`,
         );
         return found.map((outcome): Outcome => {
           if (outcome === 'ECONNREFUSED') return 'refused';
-          const [to, toPort] = outcome;
+          const toPort = outcome[1];
+          const to = outcome[0].replace('::ffff:', '');
           return to === address && toPort === port ? 'untouched' : { address: to, port: toPort };
         });
       },
@@ -220,6 +226,7 @@ describe('the suite tells a broken implementation', () => {
       }),
       /keeps the port/,
     ],
+    ['the host is always served', (fake) => ({ serveHost: () => fake.serveHost(true) }), /host is served/],
     ['a removed sandbox is still served', () => ({ removeSandbox: () => undefined }), /belong to a view/],
     [
       'a reset takes no notice of the namespace',

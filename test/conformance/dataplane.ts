@@ -1,12 +1,13 @@
 /** What every form of the data plane must do, seen through its contract and through sockets that ask for addresses. */
 import { expect, test } from 'vitest';
-import type {
-  Dataplane,
-  DataplaneBackend,
-  DataplaneEndpoint,
-  DataplaneFrontend,
-  DataplaneSandbox,
-  FrontendProtocol,
+import {
+  type Dataplane,
+  type DataplaneBackend,
+  type DataplaneEndpoint,
+  type DataplaneFrontend,
+  type DataplaneSandbox,
+  type FrontendProtocol,
+  HOST_VIEW,
 } from '../../src/contracts/dataplane.ts';
 
 /** Where a new socket went: the backend's address and port, refused at once, or where it asked to go. */
@@ -23,6 +24,8 @@ export interface DataplaneHarness {
   /** In views 1 and 2. Backends need not exist: nobody answers. */
   readonly sandboxes: readonly [DataplaneSandbox, DataplaneSandbox];
   readonly endpoints: readonly [DataplaneEndpoint, DataplaneEndpoint];
+  /** The host itself, to be connected from as from a sandbox. */
+  readonly host: DataplaneSandbox;
   /** `n` new sockets of the sandbox, one after the other. */
   connect(
     sandbox: DataplaneSandbox,
@@ -239,6 +242,46 @@ export const dataplaneCases: readonly DataplaneCase[] = [
     expect(h.dataplane.audit()).toEqual([]);
   }),
   {
+    name: 'while the host is served its clients of ::1 are led to IPv6, and over TCP to IPv4',
+    async run(h) {
+      const [four, six] = [backend(FAMILIES.ipv4!, 1), backend(FAMILIES.ipv6!, 2)];
+      h.dataplane.ensureSandbox(h.sandboxes[0]);
+      h.dataplane.ensureBackends(1, [four]);
+      h.dataplane.ensureBackends(2, [six]);
+      const at1 = (port: number, protocol: FrontendProtocol, set: number): void =>
+        h.dataplane.ensureFrontend({ view: HOST_VIEW, address: '::1', port, protocol, set });
+      at1(8080, 'tcp', 1);
+      at1(8081, 'tcp', 2);
+      at1(8081, 'udp', 2);
+      same(await h.connect(h.host, '::1', 8081, 'udp'), 'untouched');
+      h.dataplane.serveHost(true);
+      h.dataplane.serveHost(true);
+      same(await h.connect(h.host, '::1', 8080, 'tcp', 3), at(four));
+      same(await h.connect(h.host, '::1', 8081, 'tcp', 3), at(six));
+      same(await h.connect(h.host, '::1', 8081, 'udp', 3), at(six));
+      same(await h.connect(h.host, '::1', 8082, 'udp'), 'untouched');
+      same(await h.connect(h.sandboxes[0], '::1', 8081, 'udp'), 'untouched');
+      const held = await h.hold(h.host, '::1', 8080, 'tcp');
+      expect(h.dataplane.connections(four, [h.host.namespace])).toBe(1);
+      await h.restart();
+      same(await h.connect(h.host, '::1', 8081, 'udp'), at(six));
+      const keep = { ...NONE, frontends: h.dataplane.frontends(), sets: new Set([1, 2]) };
+      expect(h.dataplane.prune(keep)).toBe(1);
+      same(await h.connect(h.host, '::1', 8081, 'udp'), at(six));
+      expect(h.dataplane.audit()).toEqual([]);
+      expect(h.dataplane.reset(four, [h.host.namespace])).toBe(1);
+      expect(await held.open()).toBe(false);
+      await held.close();
+      h.dataplane.serveHost(false);
+      same(await h.connect(h.host, '::1', 8081, 'udp'), 'untouched');
+      h.dataplane.serveHost(true);
+      h.dataplane.off();
+      same(await h.connect(h.host, '::1', 8081, 'udp'), 'untouched');
+      await h.restart();
+      expect(h.dataplane.highest()).toEqual({ attachment: 0, view: 0, set: 0, backend: 0 });
+    },
+  },
+  {
     name: 'drops of an endpoint are counted by reason, zero for one that is not known',
     async run(h) {
       const reasons = ['source-mac', 'source-ip', 'arp', 'ndp', 'vlan', 'ethertype', 'malformed'];
@@ -296,11 +339,18 @@ export const dataplaneCases: readonly DataplaneCase[] = [
       const backends = programme(h, family);
       h.dataplane.ensureEndpoint(h.endpoints[0]);
       expect(h.dataplane.audit()).toEqual([]);
+      expect(h.dataplane.compare()).toEqual([]);
       h.damage();
+      // To look is not to mend.
+      const drifts = h.dataplane.compare();
+      expect(drifts.length).toBeGreaterThan(0);
+      for (const { id, what } of drifts) expect([id, what]).not.toContain('');
+      expect(h.dataplane.compare()).toEqual(drifts);
       const repairs = h.dataplane.audit();
       expect(repairs.length).toBeGreaterThan(0);
       for (const { id, what } of repairs) expect([id, what]).not.toContain('');
       expect(h.dataplane.audit()).toEqual([]);
+      expect(h.dataplane.compare()).toEqual([]);
       same(await h.connect(h.sandboxes[0], family.vip, 80, 'tcp', 40), ...backends.map(at));
     },
   },

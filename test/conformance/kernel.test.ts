@@ -126,6 +126,11 @@ describe('the suite fails on a broken kernel', () => {
       })),
     'nodad is forgotten': () =>
       withNetlink((netlink) => ({ ensureAddress: (link, cidr) => netlink.ensureAddress(link, cidr) })),
+    'every address may be a source': () =>
+      withNetlink((netlink) => ({
+        ensureAddress: (link, cidr, { nodad } = {}) => netlink.ensureAddress(link, cidr, { nodad }),
+      })),
+    'checksums are left to hardware for good': () => withNetlink(() => ({ setTxChecksum: () => undefined })),
     'a second gateway is added': () =>
       withNetlink((netlink) => ({
         ensureRoute: (route) => netlink.ensureRoute({ metric: netlink.routes().length + 1, ...route }),

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import type { Kernel, LinkEvent, Namespace } from '../../src/contracts/kernel.ts';
 import type { ErrorCode } from '../../src/errors.ts';
+import { OFFLOAD_CASES } from './kernel-offload.ts';
 
 export interface KernelUnderTest {
   /** Its `host` is a namespace of this case alone. */
@@ -60,6 +61,7 @@ const routesTo = (on: Namespace, dst: string) =>
 
 /** The cases by name, so that a test can run them against a broken kernel and see which complain. */
 export const KERNEL_CASES: Readonly<Record<string, (on: KernelUnderTest) => void | Promise<void>>> = {
+  ...OFFLOAD_CASES,
   'a new namespace has its loopback up, and an identity and a cookie of its own'({ kernel, path }) {
     using a = kernel.namespaces.ensure(path('a'));
     using b = kernel.namespaces.ensure(path('b'));
@@ -459,6 +461,31 @@ export const KERNEL_CASES: Readonly<Record<string, (on: KernelUnderTest) => void
     expect(at(zero)).toEqual(['192.0.2.1', '192.0.2.2']);
     for (let i = 0; i < 2; i++) host.netlink.removeFdb([self(zero, '192.0.2.1')]);
     expect(at(zero)).toEqual(['192.0.2.2']);
+  },
+  'a MAC behind a VXLAN port is set in both tables by neighbouring entries, and moves with its VTEP'({
+    kernel: { host },
+  }) {
+    const { ifindex: master } = bridge(host);
+    const device = { vni: 43, port: 4790, local: '192.0.2.9', mtu: 1450, mac: MAC, alias: '' };
+    const { ifindex: link } = host.netlink.ensureVxlan('vx0', device);
+    host.netlink.setLink(link, { master });
+    const seen = () =>
+      host.netlink
+        .fdb(link)
+        .filter((one) => one.mac === PEER_MAC)
+        .map(({ table, dst }) => `${table} ${dst ?? ''}`.trim())
+        .sort();
+    const both = (dst: string) =>
+      [
+        { link, mac: PEER_MAC, dst, table: 'self' } as const,
+        { link, mac: PEER_MAC, table: 'master' } as const,
+      ] as const;
+    for (const dst of ['192.0.2.1', '192.0.2.2']) {
+      host.netlink.ensureFdb(both(dst));
+      expect(seen()).toEqual(['master', `self ${dst}`]);
+    }
+    host.netlink.removeFdb(both('192.0.2.2'));
+    expect(seen()).toEqual([]);
   },
 
   'nft tables are applied, listed and deleted; an absent one lists as null'({ kernel }) {

@@ -80,9 +80,15 @@ export const PUBLISHER_CASES: Readonly<Record<string, (under: PublisherUnderTest
   },
   'what was taken away is put back, and said'(under) {
     under.publisher.ensure('a', [port(8080)]);
+    expect(under.publisher.compare()).toEqual([]);
     under.damage();
+    // To look is not to mend.
+    const found = under.publisher.compare();
+    expect(found.length).toBeGreaterThan(0);
+    expect(under.publisher.compare()).toEqual(found);
     expect(under.publisher.audit()).toEqual([expect.objectContaining({ object: 'published' })]);
     expect(under.publisher.audit()).toEqual([]);
+    expect(under.publisher.compare()).toEqual([]);
     expect(under.stands()).toBe(true);
   },
   'off leaves nothing'(under) {

@@ -2,6 +2,8 @@ import { afterAll, beforeAll } from 'vitest';
 import { systemClock } from '../../src/clock.ts';
 import type { Store } from '../../src/contracts/store.ts';
 import { openRedisStore } from '../../src/store/redis/redis.ts';
+import { Authority } from '../redis/authority.ts';
+import { RedisCluster } from '../redis/cluster.ts';
 import { freePort, RedisServer } from '../redis/server.ts';
 import { type StoreUnderTest, storeConformance } from './store.ts';
 
@@ -10,28 +12,23 @@ const LOG_MAX = 50;
 const SLOWER = 3;
 
 let single: RedisServer;
-let cluster: RedisServer;
+let authority: Authority;
+let guarded: RedisServer;
+let cluster: RedisCluster;
 
 beforeAll(async () => {
   single = await RedisServer.start();
-  cluster = await RedisServer.start(['cluster-enabled yes', 'cluster-announce-ip 127.0.0.1'], {
-    port: await clusterPort(),
-  });
-  await cluster.ask('CLUSTER', 'ADDSLOTSRANGE', 0, 16_383);
-  while (!String(await cluster.ask('CLUSTER', 'INFO')).includes('cluster_state:ok')) await systemClock.sleep(50);
-}, 30_000);
+  authority = new Authority();
+  const tls = { ca: authority.ca, server: authority.issue('redis'), client: authority.issue('sluiced') };
+  guarded = await RedisServer.start([], { port: await freePort(), tls, password: 'p@ss:word/1' });
+  cluster = await RedisCluster.start();
+}, 60_000);
 afterAll(async () => {
   await single?.remove();
+  await guarded?.remove();
   await cluster?.remove();
+  authority?.remove();
 });
-
-/** A node of a Cluster also listens 10,000 higher. */
-async function clusterPort(): Promise<number> {
-  for (;;) {
-    const port = await freePort();
-    if (port < 55_000) return port;
-  }
-}
 
 const slower = (store: Store): Store =>
   new Proxy(store, {
@@ -42,9 +39,9 @@ const slower = (store: Store): Store =>
     },
   });
 
-async function onRedis(server: RedisServer, query = ''): Promise<StoreUnderTest> {
+async function onRedis(server: RedisServer, url = server.url): Promise<StoreUnderTest> {
   await server.ask('FLUSHALL');
-  const open = () => openRedisStore({ url: `${server.url}${query}`, clock: systemClock, logMax: LOG_MAX });
+  const open = () => openRedisStore({ url, clock: systemClock, logMax: LOG_MAX });
   const stores = [await open(), await open()];
   return {
     store: slower(stores[0]!),
@@ -66,4 +63,5 @@ async function onRedis(server: RedisServer, query = ''): Promise<StoreUnderTest>
 }
 
 storeConformance('redis', () => onRedis(single));
-storeConformance('redis cluster', () => onRedis(cluster, '?cluster'));
+storeConformance('redis, by TLS and password', () => onRedis(guarded));
+storeConformance('redis cluster of three', async () => onRedis(await cluster.holder(), cluster.url));

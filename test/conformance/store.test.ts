@@ -1,11 +1,13 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import type { Change, Op, Store, TransactOptions, WatchEvent } from '../../src/contracts/store.ts';
+import type { Change, Op, Session, Store, TransactOptions, WatchEvent } from '../../src/contracts/store.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import { openSqliteStore } from '../../src/store/sqlite.ts';
 import { createManualClock } from '../clock.ts';
 import { makeFolder } from '../folder.ts';
+import { openSimClient } from '../sim/client.ts';
+import { SimServer } from '../sim/server.ts';
 import { STORE_CASES, type StoreUnderTest, storeConformance } from './store.ts';
 
 const LOG_MAX = 50;
@@ -19,6 +21,23 @@ async function inMemory(wrap: (store: Store) => Store = (store) => store): Promi
     logMax: LOG_MAX,
     advance: async (ms) => clock.advance(ms),
     close: () => store.close(),
+  };
+}
+
+/** Two clients of the server that the simulation fails over and empties. */
+async function onSimServer(): Promise<StoreUnderTest> {
+  const clock = createManualClock();
+  const server = new SimServer({ clock, logMax: LOG_MAX });
+  const [store, other] = [await openSimClient(server, { clock }), await openSimClient(server, { clock })];
+  return {
+    store,
+    other,
+    logMax: LOG_MAX,
+    advance: async (ms) => clock.advance(ms),
+    close: async () => {
+      await store.close();
+      await other.close();
+    },
   };
 }
 
@@ -48,6 +67,7 @@ async function onFile(): Promise<StoreUnderTest> {
 
 storeConformance('memory', () => inMemory());
 storeConformance('sqlite', onFile);
+storeConformance('of the simulation', onSimServer);
 // What breaks a store below is what is broken in it, not that it is wrapped.
 storeConformance('memory, wrapped', () => inMemory((store) => but(store, {})));
 
@@ -58,7 +78,7 @@ function but(store: Store, wrong: Partial<Store>): Store {
       return store.incarnation;
     },
     get: (key) => store.get(key),
-    list: (prefix) => store.list(prefix),
+    list: (prefix, options) => store.list(prefix, options),
     transact: (ops, options) => store.transact(ops, options),
     watch: (topics, from, signal) => store.watch(topics, from, signal),
     session: (name, ttlMs) => store.session(name, ttlMs),
@@ -110,6 +130,7 @@ const BROKEN: Readonly<Record<string, (store: Store) => Store>> = {
   'loses the actor': (store) =>
     but(store, { transact: (ops, { actor: _, ...options }: TransactOptions = {}) => store.transact(ops, options) }),
   'lists what lies beyond the prefix': (store) => but(store, { list: () => store.list('') }),
+  'lists what was written later': (store) => but(store, { list: (prefix) => store.list(prefix) }),
   'lists in no order': (store) =>
     but(store, {
       async list<T>(prefix: string) {
@@ -213,7 +234,11 @@ const BROKEN: Readonly<Record<string, (store: Store) => Store>> = {
   'believes a session that says it is alive': (store) =>
     but(store, {
       transact: (ops, { session, ...options }: TransactOptions = {}) =>
-        store.transact(ops, session?.alive ? options : { ...options, session }),
+        store.transact(ops, session && (session as Session).alive ? options : { ...options, session }),
+    }),
+  'writes whatever term it was meant for': (store) =>
+    but(store, {
+      transact: (ops, { term: _, ...options }: TransactOptions = {}) => store.transact(ops, options),
     }),
   'goes on after it was closed': (store) => but(store, { close: async () => undefined }),
   'counts checks as writes': (store) =>

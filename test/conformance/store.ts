@@ -125,6 +125,17 @@ export const STORE_CASES: Readonly<Record<string, (on: StoreUnderTest) => Promis
     expect((await store.list('')).items.map((item) => item.revision)).toEqual([revision, revision]);
   },
 
+  async 'list leaves out what was written after a revision, when it is told one'({ store }) {
+    await store.transact([{ op: 'put', key: 'l/old', value: 1 }]);
+    const revision = await store.transact([{ op: 'put', key: 'l/now', value: 2 }]);
+    await store.transact([{ op: 'put', key: 'l/old', value: 3 }]);
+    const keys = async (upTo: number) => (await store.list('l/', { upTo })).items.map(({ key }) => key);
+    expect(await keys(revision)).toEqual(['l/now']);
+    expect(await keys(revision - 1)).toEqual([]);
+    expect(await keys(revision + 1)).toEqual(['l/now', 'l/old']);
+    expect((await store.list('l/', { upTo: revision })).revision).toBe(revision + 1);
+  },
+
   async 'list gives what starts with the prefix, by key'({ store }) {
     for (const key of ['a/2', 'a/10', 'a', 'a/', 'a0', 'a/2/x', 'b/1', 'A/1', 'a.1', 'a/~'])
       await store.transact([put(key, key)]);
@@ -426,6 +437,18 @@ export const STORE_CASES: Readonly<Record<string, (on: StoreUnderTest) => Promis
       ['a', 1],
       ['c', 1],
     ]);
+  },
+
+  async 'a write for another term is a conflict and leaves nothing'({ store }) {
+    await store.transact([put('a', 1)]);
+    const term = store.term ?? store.incarnation;
+    expect(await refusal(store.transact([put('a', 2)], { term: `${term}0` }))).toMatchObject({
+      code: 'store.conflict',
+      details: { key: 'term' },
+    });
+    expect((await store.get('a'))?.value).toBe(1);
+    await store.transact([put('a', 3)], { term });
+    expect((await store.get('a'))?.value).toBe(3);
   },
 
   async 'a closed store is unavailable, and its watches say so'({ store }) {

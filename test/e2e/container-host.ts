@@ -5,6 +5,7 @@ import { Readable } from 'node:stream';
 import { createImages } from '../../runtime/image/images.ts';
 import { systemClock as clock } from '../../src/clock.ts';
 import { type BusyboxConfig, busyboxArchive } from '../../src/lab/busybox.ts';
+import { slowness } from '../../src/lab/slowness.ts';
 import { createLogger } from '../../src/log.ts';
 import type { ContainerDetail } from '../../src/model/container.ts';
 import { openHost, type TestHost } from './harness.ts';
@@ -29,7 +30,7 @@ export async function openContainerHost(name: string): Promise<ContainerHost> {
       // The image store has one owner at a time: it is filled while no daemon has it.
       await host.daemon.stop();
       const images = createImages({ dir: join(host.stateDir, 'images'), clock, logger: createLogger('silent') });
-      await images.load(Readable.from([archive]), { signal: AbortSignal.timeout(20_000) });
+      await images.load(Readable.from([archive]), { signal: AbortSignal.timeout(20_000 * slowness()) });
       await images.close();
       await host.daemon.start();
     },

@@ -1,7 +1,9 @@
 /** What runs outlives the daemon, however it ends; how it ended meanwhile is known. */
+import { existsSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { nodeBinary, projectRoot } from '../../src/lab/daemon.ts';
+import { slowness } from '../../src/lab/slowness.ts';
 import { type ContainerHost, openContainerHost } from './container-host.ts';
 import { eventually } from './harness.ts';
 
@@ -13,13 +15,13 @@ beforeAll(async () => {
 afterAll(() => host.close());
 
 const cli = (...words: string[]) =>
-  host.spawn([nodeBinary(), `${projectRoot()}/dist/src/cli/main.js`, ...words], {
+  host.spawn([nodeBinary(), `${projectRoot()}/dist/src/cli/main.cjs`, ...words], {
     env: { SLUICE_HOST: `unix://${host.socket}` },
   });
 
 /** Runs until it is told, by a signal from the host, and ends with that status. */
 const ending = (status: number): string => `trap "exit ${status}" TERM; while :; do sleep 0.1; done`;
-const PATIENCE_MS = 20_000;
+const PATIENCE_MS = 20_000 * slowness();
 const start = (env: NodeJS.ProcessEnv = {}) => host.daemon.start({ env, readyTimeoutMs: PATIENCE_MS });
 
 test('kill -9 of the daemon: processes, logs and exit codes survive, policies go on', async () => {
@@ -80,6 +82,38 @@ test('kill -9 of the daemon: processes, logs and exit codes survive, policies go
   expect(await attached.exited).toBe(19);
   await eventually(async () => !(await host.cli('ps', '-a')).includes('told'), PATIENCE_MS);
   await host.cli('rm', '-f', 'tick', 'ends', 'ever', 'rest');
+});
+
+test('kill -9 of the monitor: its container ends, its policy starts it again, and nothing of the first is left', async () => {
+  const monitorOf = async (name: string): Promise<number> => {
+    const { pid } = await host.detail(name);
+    return Number(/^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]);
+  };
+  const words = ['--network', 'web', 'busybox', 'sleep', '1000'];
+  await host.cli('run', '-d', '--name', 'ever', '--restart', 'always', ...words);
+  const before = await host.detail('ever');
+  process.kill(await monitorOf('ever'), 'SIGKILL');
+  await eventually(async () => ((await host.detail('ever')).restarts ?? 0) >= 1, PATIENCE_MS);
+  await eventually(async () => (await host.detail('ever')).phase === 'running', PATIENCE_MS);
+  expect((await host.detail('ever')).pid).not.toBe(before.pid);
+  // Process 1 has taken it over by then, and looks after its dead in its own time.
+  await eventually(() => !existsSync(`/proc/${before.pid}`), PATIENCE_MS);
+  expect((await host.sluice(['exec', 'ever', 'true'])).code).toBe(0);
+  const attached = cli('run', '--rm', '--name', 'once', ...words);
+  await eventually(async () => (await host.detail('once')).phase === 'running', PATIENCE_MS);
+  process.kill(await monitorOf('once'), 'SIGKILL');
+  expect(await attached.exited).toBe(137);
+  // Also while no daemon sees it.
+  await host.cli('run', '-d', '--name', 'unseen', ...words);
+  const monitor = await monitorOf('unseen');
+  await host.daemon.kill('SIGKILL');
+  process.kill(monitor, 'SIGKILL');
+  await start();
+  await eventually(async () => (await host.detail('unseen')).phase === 'exited', PATIENCE_MS);
+  expect((await host.detail('unseen')).exitCode).toBe(137);
+  await host.cli('rm', '-f', 'ever', 'unseen');
+  await eventually(async () => (await host.cli('sandbox', 'ls', '-q')) === '', PATIENCE_MS);
+  expect(await host.cli('ps', '-aq')).toBe('');
 });
 
 test('a clean restart in the middle of a start or a stop ends where it was to', async () => {

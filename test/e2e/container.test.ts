@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { nodeBinary, projectRoot } from '../../src/lab/daemon.ts';
+import { slowness } from '../../src/lab/slowness.ts';
 import { type ContainerHost, openContainerHost } from './container-host.ts';
 import { eventually } from './harness.ts';
 import { PYTHON } from './traffic.ts';
@@ -118,6 +119,12 @@ describe('run', () => {
     );
     expect((await run('server:1')).stdout).toBe('entry cmd\n');
     expect((await run('server:1', 'own')).stdout).toBe('entry own\n');
+    await host.cli('run', '-d', '--name', 'plain', '--network', 'web', 'server:1');
+    expect(await host.cli('ps', '-a', '--format', '{{.Names}} {{.Command}}')).toBe('plain "echo entry cmd"');
+    expect(await host.cli('inspect', '--format', '{{json .Status.Detail.Args}}', 'plain')).toBe(
+      '["echo","entry","cmd"]',
+    );
+    await host.cli('rm', '-fv', 'plain');
     const own = await run('--entrypoint', 'sh', 'server:1', '-c', 'id -un; pwd; echo $WHO; cat /data/kept');
     expect(own.stdout).toBe('web\n/home\nimage\nfrom the image\n');
     await eventually(async () => (await host.cli('volume', 'ls', '-q')) === '');
@@ -188,6 +195,9 @@ describe('a life', () => {
 });
 
 describe('reaching inside', () => {
+  const sandboxId = async (name: string): Promise<string> =>
+    (await host.json<[{ id: string }]>('sandbox', 'inspect', name))[0].id;
+
   test('exec, top, stats, cp', async () => {
     await host.cli('run', '-d', '--name', 'box', '--network', 'web', '-e', 'A=1', 'busybox', 'sleep', '100');
     expect(
@@ -195,6 +205,8 @@ describe('reaching inside', () => {
     ).toMatchObject({ code: 5, stdout: '12\n/tmp\n' });
     expect((await host.sluice(['exec', '-i', 'box', 'cat'], { input: 'typed' })).stdout).toBe('typed');
     expect((await host.sluice(['exec', 'box', 'nosuch'])).code).toBe(127);
+    // A program of the host in the container's sandbox, where v2 has the controllers as where v1 has them.
+    expect(await host.cli('sandbox', 'exec', 'box', 'cat', '/proc/self/cgroup')).toContain(await sandboxId('box'));
     expect(await host.cli('top', 'box')).toMatch(/sleep 100/);
     expect(await host.cli('stats', '--no-stream', 'box')).toMatch(/box .*KiB|MiB/);
     mkdirSync(join(host.folder, 'tree/sub'), { recursive: true });
@@ -210,7 +222,7 @@ describe('reaching inside', () => {
   });
 
   test('a terminal: its size, ctrl-c, the keys that let go, attached again', async () => {
-    const cli = JSON.stringify([nodeBinary(), join(projectRoot(), 'dist/src/cli/main.js')]);
+    const cli = JSON.stringify([nodeBinary(), join(projectRoot(), 'dist/src/cli/main.cjs')]);
     const script = join(host.folder, 'terminal.py');
     writeFileSync(
       script,
@@ -222,7 +234,8 @@ if pid == 0:
     os.execvp(cli[0], cli + sys.argv[1].split(' '))
 fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack('HHHH', 33, 101, 0, 0))
 seen = b''
-def until(text, limit=15):
+limit = 15 * ${slowness()}
+def until(text):
     global seen
     end = time.time() + limit
     while text not in seen:
@@ -237,7 +250,7 @@ for step in json.loads(sys.argv[2]):
     if 'size' in step: fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack('HHHH', step['size'][0], step['size'][1], 0, 0)); os.kill(pid, 28)
     time.sleep(step.get('wait', 0))
     if 'type' in step: os.write(fd, step['type'].encode())
-end = time.time() + 15
+end = time.time() + limit
 while time.time() < end:
     if select.select([fd], [], [], 0.1)[0]:
         try:

@@ -2,10 +2,11 @@
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DaemonOptions } from '../../src/lab/daemon.ts';
-import { projectRoot, slowness } from '../../src/lab/daemon.ts';
+import { projectRoot } from '../../src/lab/daemon.ts';
 import { createLab, type Lab, type LabHost, type Station } from '../../src/lab/lab.ts';
 import { sweepLab } from '../../src/lab/owner.ts';
 import type { RunResult } from '../../src/lab/place.ts';
+import { slowness } from '../../src/lab/slowness.ts';
 import { catcher } from '../terminal.ts';
 
 export interface TestHost extends LabHost {
@@ -68,7 +69,7 @@ async function runCompiled(args: readonly string[], socket: string): Promise<Run
   return { code, stdout, stderr };
 }
 
-const COMPILED = join(projectRoot(), 'dist/src/cli/main.js');
+const COMPILED = join(projectRoot(), 'dist/src/cli/main.cjs');
 
 export function testHost(lab: Lab, host: LabHost = lab.hosts[0]!): TestHost {
   const cli = async (args: readonly string[]): Promise<string> => {

@@ -2,8 +2,9 @@
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { projectRoot, slowness } from '../../src/lab/daemon.ts';
+import { projectRoot } from '../../src/lab/daemon.ts';
 import type { Background } from '../../src/lab/place.ts';
+import { slowness } from '../../src/lab/slowness.ts';
 import type { Image } from '../../src/model/image/image.ts';
 import { makeFolder } from '../folder.ts';
 import { tarOf } from '../kernel/image-bed.ts';

@@ -1,7 +1,7 @@
 /** Traffic while the daemon dies, twenty times: nobody who talks to a VIP notices. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { slowness } from '../../src/lab/daemon.ts';
+import { slowness } from '../../src/lab/slowness.ts';
 import { startConnect, startHold, startServer } from '../../src/load/load.ts';
 import { openHost, type TestHost } from './harness.ts';
 import { sandbox } from './traffic.ts';

@@ -2,16 +2,17 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { nodeBinary, projectRoot, slowness } from '../../src/lab/daemon.ts';
+import { nodeBinary, projectRoot } from '../../src/lab/daemon.ts';
 import type { Lab } from '../../src/lab/lab.ts';
 import { labTraces } from '../../src/lab/owner.ts';
 import { type RunResult, runAt } from '../../src/lab/place.ts';
+import { slowness } from '../../src/lab/slowness.ts';
 import { standingLab, takeDown } from '../../src/lab/standing.ts';
 import { eventually, type TestHost, testHost } from './harness.ts';
 import { type Inside, sandbox } from './traffic.ts';
 
 const LIMIT_MS = 60_000;
-const CLI = [nodeBinary(), join(projectRoot(), 'dist/src/cli/main.js')];
+const CLI = [nodeBinary(), join(projectRoot(), 'dist/src/cli/main.cjs')];
 /** A lost host is out of names and balancing this long after its last sign of life. */
 const LOST_MS_MAX = 4_000;
 

@@ -1,7 +1,7 @@
 /** Three daemons on one underlay that share a Redis: a network made on one, endpoints on all. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { slowness } from '../../src/lab/daemon.ts';
 import { createLab, FAR, type Lab, type LabHost } from '../../src/lab/lab.ts';
+import { slowness } from '../../src/lab/slowness.ts';
 import { RedisServer } from '../redis/server.ts';
 import { eventually, testHost } from './harness.ts';
 import { type Inside, sandbox } from './traffic.ts';

@@ -1,8 +1,9 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { projectRoot, slowness } from '../../src/lab/daemon.ts';
+import { projectRoot } from '../../src/lab/daemon.ts';
 import { FAR } from '../../src/lab/lab.ts';
+import { slowness } from '../../src/lab/slowness.ts';
 import { eventually, openHost, type TestHost } from './harness.ts';
 import { sandbox } from './traffic.ts';
 

@@ -7,6 +7,7 @@ import { inside, PYTHON } from './traffic.ts';
 let host: ContainerHost;
 beforeAll(async () => {
   host = await openContainerHost('publish');
+  await host.image('open', { ExposedPorts: { '80/tcp': {}, '443/tcp': {}, '53/udp': {} } });
   await host.cli('network', 'create', '--subnet', '10.20.0.0/24', '--subnet', 'fd20::/64', 'web');
   await host.cli('network', 'create', '--subnet', '10.21.0.0/24', 'other');
 });
@@ -57,6 +58,7 @@ test('a published port is reached from everywhere, and the client keeps its addr
   expect(await ask(host.outside, host.address, 8080)).toBe(OK);
   expect(await ask(host.outside, host.address6, 8080)).toBe(OK);
   expect(await ask(host, '127.0.0.1', 8080)).toBe(OK);
+  expect(await ask(host, '::1', 8080)).toBe(OK);
   expect(await ask(host, host.address, 8080)).toBe(OK);
   await eventually(async () => {
     const { stdout, stderr } = await host.sluice(['logs', 'shop']);
@@ -109,11 +111,46 @@ test('a port in use is refused, and its holder is named', async () => {
   await host.cli('rm', 'nowhere');
 });
 
+test('a container that has IPv4 alone is reached on ::1 by the host, and its end is told at once', async () => {
+  const words = [
+    '--name',
+    'four',
+    '--network',
+    'other',
+    '-p',
+    '8089:80',
+    'busybox',
+    'httpd',
+    '-f',
+    '-p',
+    '80',
+    '-h',
+    '/etc',
+  ];
+  expect(await host.sluice(['run', '-d', ...words])).toMatchObject({ code: 0 });
+  expect(await psPorts('four')).toBe('0.0.0.0:8089->80/tcp, [::1]:8089->80/tcp');
+  await reached(host, '::1', 8089);
+  expect(await ask(host.outside, host.address6, 8089)).toBe('ConnectionRefusedError');
+  const open = host.spawn([
+    PYTHON,
+    '-c',
+    "import socket; s = socket.create_connection(('::1', 8089)); print(s.getpeername()[:2], flush=True); print(s.recv(1), flush=True)",
+  ]);
+  await eventually(() => open.output().includes("('::1', 8089)"));
+  const bound =
+    "import socket; s = socket.socket(socket.AF_INET6); s.settimeout(3); s.bind(('::1', 0)); s.connect(('::1', 8089))";
+  expect((await host.exec([PYTHON, '-c', bound])).stderr).toContain('ConnectionRefused');
+  await host.cli('rm', '-f', 'four');
+  await eventually(() => open.output().includes("b''") || open.output().includes('ConnectionReset'));
+  expect(await ask(host, '::1', 8089)).toBe('ConnectionRefusedError');
+});
+
 test('UDP, a port that is chosen, and who may come', async () => {
   expect(await run('names', '-p', '5353:53/udp', '-p', '53', 'busybox', 'sleep', '1000')).toMatchObject({ code: 0 });
   const server = await (await inside(host, 'names')).serve(53);
   expect(await ask(host.outside, host.address, 5353, 'udp')).toBe('names hello');
   expect(await ask(host, '127.0.0.1', 5353, 'udp')).toBe('names hello');
+  expect(await ask(host, '::1', 5353, 'udp')).toBe('names hello');
   const chosen = /53\/tcp -> 0\.0\.0\.0:(\d+)/.exec(await host.cli('port', 'names'))?.[1];
   expect(Number(chosen)).toBeGreaterThanOrEqual(49_152);
   expect(await ask(host.outside, host.address, Number(chosen))).toMatch(/^names GET/);
@@ -130,10 +167,36 @@ test('UDP, a port that is chosen, and who may come', async () => {
   await host.cli('rm', '-f', 'few');
 });
 
+test('--publish-all publishes what the image exposes, each on a port that stays', async () => {
+  const words = ['--name', 'wide', '--network', 'web', '-P', '-p', '8088:80', 'open', ...SERVER.slice(1)];
+  expect(await host.sluice(['run', '-d', ...words])).toMatchObject({ code: 0 });
+  const shown = await host.cli('port', 'wide');
+  const chosen = /^443\/tcp -> 0\.0\.0\.0:(\d+)$/m.exec(shown)?.[1];
+  const other = /^53\/udp -> 0\.0\.0\.0:(\d+)$/m.exec(shown)?.[1];
+  expect(shown.split('\n').sort()).toEqual(
+    [
+      ['80/tcp', '8088'],
+      ['443/tcp', chosen],
+      ['53/udp', other],
+    ]
+      .flatMap(([target, port]) => [`${target} -> 0.0.0.0:${port}`, `${target} -> [::]:${port}`])
+      .sort(),
+  );
+  expect(await psPorts('wide')).toContain(`0.0.0.0:${chosen}->443/tcp`);
+  await reached(host.outside, host.address, 8088);
+  const server = await (await inside(host, 'wide')).serve(443);
+  expect(await ask(host.outside, host.address, Number(chosen))).toMatch(/^wide GET/);
+  await server.stop();
+  await host.cli('restart', '-t', '0s', 'wide');
+  expect(await host.cli('port', 'wide')).toBe(shown);
+  await host.cli('rm', '-f', 'wide');
+});
+
 test('it outlives the daemon; a port that somebody took meanwhile stays published; what ended meanwhile is withdrawn', async () => {
   await run('brief', '-p', '8083:80', ...SERVER);
   await host.daemon.kill('SIGKILL');
   expect(await ask(host.outside, host.address, 8080)).toBe(OK);
+  expect(await ask(host, '::1', 8080)).toBe(OK);
   const taker = host.spawn([
     PYTHON,
     '-c',
@@ -159,8 +222,9 @@ test("where the host's firewall drops by default, a port is for the loopback unl
     const kept = await run('kept', '-p', '8084:80', ...SERVER);
     expect(kept).toMatchObject({ code: 0, stderr: expect.stringContaining('LoopbackOnly') });
     expect(kept.stderr).toContain('chain input of table inet strict');
-    expect(await psPorts('kept')).toBe('127.0.0.1:8084->80/tcp');
+    expect(await psPorts('kept')).toBe('127.0.0.1:8084->80/tcp, [::1]:8084->80/tcp');
     await reached(host, '127.0.0.1', 8084);
+    expect(await ask(host, '::1', 8084)).toBe(OK);
     expect(await ask(host.outside, host.address, 8084)).not.toBe(OK);
     const open = await run('open', '--publish', 'published=8085,target=80,from=any', ...SERVER);
     expect(open).toMatchObject({ code: 0, stderr: expect.not.stringContaining('warning') });
@@ -185,6 +249,7 @@ test('a service is published over its replicas, and follows them', async () => {
   expect(await create('mall', '-p', '8087:80', '--port', '80', '--replicas', '2', 'busybox', ...words)).toMatchObject({
     code: 0,
   });
+  expect(await host.cli('service', 'ls')).toMatch(/mall .* 80\/tcp, 0\.0\.0\.0:8087->80\/tcp, \[::\]:8087->80\/tcp/);
   const who = async (from: Place, address: string): Promise<string> =>
     (await from.must([PYTHON, '-S', '-c', WHO, address, '8087'])).trim();
   const seen = new Set<string>();

@@ -1,5 +1,6 @@
 /** A service that runs its own backends: made, scaled, replaced, renewed, and gone, with the compiled daemon and command line. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { nodeBinary, projectRoot } from '../../src/lab/daemon.ts';
 import { type ContainerHost, openContainerHost } from './container-host.ts';
 import { eventually } from './harness.ts';
 
@@ -104,7 +105,35 @@ describe('a service with replicas', () => {
       async () =>
         (await host.cli('service', 'logs', 'talk')).split('\n').sort().join() === 'talk-1 | hello,talk-2 | hello',
     );
+    const following = host.spawn(
+      [nodeBinary(), `${projectRoot()}/dist/src/cli/main.cjs`, 'service', 'logs', '-f', 'talk'],
+      {
+        env: { SLUICE_HOST: `unix://${host.socket}` },
+      },
+    );
+    await eventually(() => following.output().includes('talk-2 | hello'));
+    await host.cli('service', 'scale', 'talk=3');
+    await eventually(() => following.output().includes('talk-3 | hello'));
+    expect(following.output().match(/talk-1 [|] hello/g)).toHaveLength(1);
+    process.kill((await host.detail('talk-1')).pid!, 'SIGKILL');
+    await eventually(() => following.output().match(/talk-1 [|] hello/g)?.length === 2);
     await host.cli('service', 'update', 'talk', '--replicas', '0', '--wait-timeout', '20s');
+    await host.cli('service', 'rm', 'talk');
+    expect(await following.exited).toBe(0);
+  });
+
+  test('replicas that no node may take are said, and placed when one may', async () => {
+    const far = ['--name', 'far', '--network', 'web', '--replicas', '2', '--replicas-max-per-node', '1'];
+    const made = await host.sluice(['service', 'create', ...far, '--wait-timeout', '3s', 'busybox', 'sleep', '1000']);
+    expect(made).toMatchObject({ code: 1, stderr: expect.stringContaining('1 of 2 has no place') });
+    const { stderr } = await host.sluice(['service', 'ps', 'far']);
+    expect(stderr).toMatch(/1 of 2 has no place: .* runs 1, as many as it may \(Unplaced\)/);
+    expect(await host.cli('service', 'inspect', 'far')).toContain('Unplaced');
+    await host.cli('service', 'scale', 'far=1');
+    await eventually(
+      async () => !(await host.cli('service', 'inspect', 'far', '--format', 'json')).includes('Unplaced'),
+    );
+    await host.cli('service', 'rm', 'far');
   });
 
   test('a program that is not there is said, and the service stays to be mended', async () => {
@@ -140,7 +169,7 @@ describe('a service with replicas', () => {
   });
 
   test('it goes with all it ran', async () => {
-    await host.cli('service', 'rm', 'bad', 'talk', 'plain');
+    await host.cli('service', 'rm', 'bad', 'plain');
     await host.cli('rm', '-f', 'client');
     await eventually(
       async () => (await host.cli('ps', '-aq')) === '' && (await host.cli('sandbox', 'ls', '-q')) === '',

@@ -121,6 +121,29 @@ describe('replicas over three hosts', () => {
     await all('one on each', [1, 1, 1]);
   });
 
+  test('when it is to be another, one host after the other replaces its own', { timeout: 60_000 }, async () => {
+    const living = (node: ClusterNode) =>
+      node.world.replicasOf(service).filter(({ spec, removing }) => !removing && spec.wanted === 'running');
+    const container = { image: 'shop:1', env: ['WHAT=other'] };
+    const replicas = { count: 1, container, placement: { mode: 'global' as const } };
+    const { object } = await b.desired.services.put('shop', { network: 'mesh', replicas });
+    const { version } = object.spec.replicas!;
+    // How many of them are of it, each time that this changes.
+    const steps: number[] = [];
+    const done = until(
+      'all are of it',
+      () => bed.nodes.every((node) => living(node).every(({ spec }) => spec.replica!.version === version)),
+      20_000,
+    );
+    const sampling = setInterval(() => {
+      const ours = bed.nodes.filter((node) => living(node).some(({ spec }) => spec.replica!.version === version));
+      if (ours.length !== steps.at(-1)) steps.push(ours.length);
+    }, 1);
+    await done.finally(() => clearInterval(sampling));
+    expect(steps.filter((count) => count > 0 && count < 3)).toEqual([1, 2]);
+    await all('one on each still', [1, 1, 1]);
+  });
+
   test('an image that a host has not is pulled there; another one of that name is refused', {
     timeout: 60_000,
   }, async () => {

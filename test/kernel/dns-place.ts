@@ -11,7 +11,7 @@ import { createNameServer, type NameServerOptions, type RunningNameServer } from
 import { createKernel } from '../../src/kernel/kernel.ts';
 import { libc } from '../../src/kernel/libc.ts';
 import { closeFd, socketAddress, udpSocketIn } from '../../src/kernel/socket-in.ts';
-import { slowness } from '../../src/lab/daemon.ts';
+import { slowness } from '../../src/lab/slowness.ts';
 
 const PREFIX = 'sluice-dns-';
 const FOLDER = '/run/netns';

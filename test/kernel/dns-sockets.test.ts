@@ -5,7 +5,7 @@ import type { Namespace } from '../../src/contracts/kernel.ts';
 import type { RunningNameServer } from '../../src/dns/server.ts';
 import { libc } from '../../src/kernel/libc.ts';
 import { closeFd, socketAddress, tcpListenerIn, udpSocketIn } from '../../src/kernel/socket-in.ts';
-import { slowness } from '../../src/lab/daemon.ts';
+import { slowness } from '../../src/lab/slowness.ts';
 import {
   connectIn,
   DnsPlace,

@@ -2,10 +2,11 @@
 import { execFileSync } from 'node:child_process';
 import { chmodSync, copyFileSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createEngine } from '../../runtime/engine/engine.ts';
-import { findTools } from '../../runtime/engine/tool.ts';
+import { findTools, type Tools } from '../../runtime/engine/tool.ts';
 import { systemClock } from '../../src/clock.ts';
-import type { ContainerPlan, Runtime } from '../../src/contracts/runtime.ts';
+import type { ContainerPlan, ContainerState, Runtime } from '../../src/contracts/runtime.ts';
 import { createKernel } from '../../src/kernel/kernel.ts';
 import { createLogger } from '../../src/log.ts';
 import type { ContainerSpec } from '../../src/model/container.ts';
@@ -107,18 +108,41 @@ export class EngineBed {
   }
 
   /** A new life over what is there; ends the one before as a killed daemon would, watching no more. */
-  async start(): Promise<Runtime> {
+  async start(tools: Partial<Tools> = {}): Promise<Runtime> {
     await this.runtime?.close();
     this.runtime = await createEngine({
       dir: join(this.folder, 'containers'),
       runDir: join(this.folder, 'run'),
-      tools: findTools({ root: join(import.meta.dirname, '../..'), mount: this.kernel.cgroups.mount }),
+      tools: { ...this.tools, ...tools },
       cgroupMount: this.kernel.cgroups.mount,
       own: [],
       clock: systemClock,
       logger: createLogger('silent'),
     });
     return this.runtime;
+  }
+
+  /** What the host has. */
+  get tools(): Tools {
+    return findTools({ root: join(import.meta.dirname, '../..'), mount: this.kernel.cgroups.mount });
+  }
+
+  async ended(id: string, limitMs = 10_000): Promise<ContainerState> {
+    const until = performance.now() + limitMs;
+    for (;;) {
+      const state = await this.runtime.state(id);
+      if (state?.state === 'exited') return state;
+      if (performance.now() > until) throw new Error(`it does not end: ${JSON.stringify(state)}`);
+      await sleep(10);
+    }
+  }
+
+  /** What it wrote so far; errors marked by `!`. */
+  async logs(id: string): Promise<string> {
+    let all = '';
+    for await (const line of this.runtime.logs(id, { follow: false, signal: new AbortController().signal }))
+      all += (line.stream === 'stderr' ? '!' : '') + line.text;
+    return all;
   }
 
   /** A root file system of its own. */

@@ -1,5 +1,5 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -22,26 +22,12 @@ beforeAll(async () => {
 });
 afterAll(() => bed.close());
 
-async function ended(id: string, limitMs = 10_000): Promise<ContainerState> {
-  const until = performance.now() + limitMs;
-  for (;;) {
-    const state = await bed.runtime.state(id);
-    if (state?.state === 'exited') return state;
-    if (performance.now() > until) throw new Error(`it does not end: ${JSON.stringify(state)}`);
-    await sleep(10);
-  }
-}
+const ended = (id: string): Promise<ContainerState> => bed.ended(id);
+const logs = (id: string): Promise<string> => bed.logs(id);
 
 async function text(output: AsyncIterable<OutputChunk>): Promise<string> {
   let all = '';
   for await (const { stream, data } of output) all += (stream === 'stderr' ? '!' : '') + Buffer.from(data).toString();
-  return all;
-}
-
-async function logs(id: string): Promise<string> {
-  let all = '';
-  for await (const line of bed.runtime.logs(id, { follow: false, signal: new AbortController().signal }))
-    all += (line.stream === 'stderr' ? '!' : '') + line.text;
   return all;
 }
 
@@ -185,6 +171,64 @@ describe('a life', () => {
       await sleep(200);
       expect((await logs(id)).length).toBeGreaterThan(before.length);
     });
+  });
+});
+
+describe('an init', () => {
+  /** States of what has the container's first process as its parent, but for that itself. */
+  const orphans = async (id: string): Promise<string[]> => {
+    const { said } = await exec(id, ['sh', '-c', 'cat /proc/[0-9]*/stat 2>/dev/null']);
+    // The command, in brackets, then the state and the parent.
+    return [...said.matchAll(/^\d+ \(([^)]*)\) (\S) 1 /gm)].map(([, name, state]) => `${name} ${state}`);
+  };
+  /** Leaves a child of its own behind as an orphan that ends at once, and waits for none. */
+  const NEGLECTFUL = ['sh', '-c', '(sh -c "sleep 0.1; exit 3" &); exec sleep 1000'];
+
+  test('reaps what nobody waits for; without one it stays a zombie', async () => {
+    await running(NEGLECTFUL, async (id) => {
+      while (!(await orphans(id)).includes('sh Z')) await sleep(20);
+      await sleep(200);
+      expect(await orphans(id)).toContain('sh Z');
+    });
+    await running(
+      NEGLECTFUL,
+      async (id) => {
+        while ((await orphans(id)).includes('sh S')) await sleep(20);
+        await sleep(200);
+        expect(await orphans(id)).toEqual(['sleep S']);
+      },
+      { init: true },
+    );
+    expect(bed.traces()).toEqual([]);
+  });
+
+  test('passes signals on to a program that is none of the kernel`s first process, and its status back', async () => {
+    await running(['sleep', '1000'], async (id) => {
+      // As process 1 it is deaf to what it does not handle.
+      await bed.runtime.kill(id, 'SIGTERM');
+      await sleep(300);
+      expect(await bed.runtime.state(id)).toMatchObject({ state: 'running' });
+    });
+    await running(
+      ['sleep', '1000'],
+      async (id) => {
+        await sleep(100);
+        await bed.runtime.kill(id, 'SIGTERM');
+        expect(await ended(id)).toMatchObject({ exitCode: 143 });
+      },
+      { init: true },
+    );
+    await running(
+      ['sh', '-c', 'trap "exit 6" HUP; echo set; while :; do sleep 0.05; done'],
+      async (id) => {
+        while ((await logs(id)) === '') await sleep(10);
+        await bed.runtime.kill(id, 'SIGHUP');
+        expect(await ended(id)).toMatchObject({ exitCode: 6 });
+      },
+      { init: true },
+    );
+    expect((await run(['sh', '-c', 'exit 42'], { init: true })).exitCode).toBe(42);
+    expect(bed.traces()).toEqual([]);
   });
 });
 
@@ -466,6 +510,29 @@ describe('strict by default', () => {
     const own = /^CapBnd:\s*(\w+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))![1];
     expect(await fields({ privileged: true })).toBe(`CapEff:${own} CapBnd:${own} NoNewPrivs:0 Seccomp:0`);
   });
+
+  test.each([false, true])(
+    'the programs that run it are out of its reach by /proc (privileged: %s)',
+    async (privileged) => {
+      const programs = ['runc', 'crun', 'conmon'].flatMap((name) =>
+        ['/usr/bin', '/usr/sbin'].map((folder) => join(folder, name)).filter((path) => existsSync(path)),
+      );
+      const now = (): Buffer[] => programs.map((path) => readFileSync(path));
+      const before = now();
+      expect(programs.length).toBeGreaterThan(1);
+      // What the runtime executes at last is then itself: a copy, or a file that nobody can open for writing.
+      const again = run(['/proc/self/exe', '--version'], { privileged }).then(
+        ({ exitCode }) => exitCode,
+        () => 'refused',
+      );
+      const write =
+        'for exe in /proc/[0-9]*/exe /proc/self/exe; do (echo evil >>$exe) 2>/dev/null && echo "WROTE $exe"; done';
+      const script = "printf '#!/proc/self/exe\\n' >/tmp/x; chmod +x /tmp/x; /tmp/x 2>/dev/null";
+      expect((await run(['sh', '-c', `${write}; ${script}; true`], { privileged })).said).not.toContain('WROTE');
+      await again;
+      expect(now()).toEqual(before);
+    },
+  );
 
   test('a user namespace: root inside is nobody outside', async () => {
     const plan = bed.plan(['sh', '-c', 'id -u; cat /proc/self/uid_map; sleep 100'], {}, { shift: 1 << 20 });

@@ -1,4 +1,5 @@
 /** Pulls from a registry that stalls, truncates and lies: a coded error, nothing left, or the image after all. */
+import { readdirSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { downloadBlob } from '../../runtime/image/registry/download.ts';
 import { Http } from '../../runtime/image/registry/http.ts';
@@ -274,6 +275,34 @@ describe('it fails, and says why', () => {
     },
     30_000,
   );
+
+  test('a stall in one of several layers: nothing of the others stays, and a later pull has all', async () => {
+    const first = await tarOf([{ name: 'first', content: 'of two' }]);
+    const architecture = process.arch === 'arm64' ? 'arm64' : 'amd64';
+    const diffs = [sha256(first), layer.digest];
+    const config = Buffer.from(
+      JSON.stringify({ os: 'linux', architecture, rootfs: { type: 'layers', diff_ids: diffs } }),
+    );
+    const described = (of: Buffer, mediaType: string) => ({ mediaType, digest: sha256(of), size: of.length });
+    const [layerType, configType] = ['layer.v1.tar', 'config.v1+json'].map((of) => `application/vnd.oci.image.${of}`);
+    const layers = [first, layer.bytes].map((of) => described(of, layerType!));
+    const manifest = { schemaVersion: 2, mediaType: MANIFEST, config: described(config, configType!), layers };
+    for (const of of [config, first]) bad.content.set(sha256(of), { type: 'application/octet-stream', bytes: of });
+    bad.content.set('2', { type: MANIFEST, bytes: Buffer.from(JSON.stringify(manifest)) });
+    bad.behave = forLayer((_, answer) => !!answer.writeHead(200, head()).write(part()) || true);
+    const begun = performance.now();
+    await expect(pull(`${bad.host}/x/y:2`)).rejects.toMatchObject({ code: 'image.timeout' });
+    // Each attempt has its limit, and there are five.
+    expect(performance.now() - begun).toBeGreaterThan(STALL_MS * 5);
+    expect([...bed.inside('blobs/sha256'), ...bed.inside('layers'), ...bed.inside('tmp')]).toEqual([]);
+    expect(await bed.store.list()).toEqual([]);
+    bad.behave = () => false;
+    const image = await pull(`${bad.host}/x/y:2`);
+    expect(image.layers).toEqual(diffs);
+    const root = await bed.store.mount(image.id, 'both');
+    expect(readdirSync(root).sort()).toEqual(['f', 'first']);
+    await bed.store.removeRoot('both');
+  }, 30_000);
 
   test('another manifest than was asked for by digest', async () => {
     bad.behave = (asked, answer) => asked.url!.includes('manifests') && !!answer.writeHead(200).end('{}');

@@ -3,6 +3,8 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, wri
 import { join } from 'node:path';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { bodyOf } from '../../src/api/image/transfer.ts';
+import { systemClock } from '../../src/clock.ts';
 import type { Image } from '../../src/contracts/image.ts';
 import {
   bytesOf,
@@ -407,6 +409,13 @@ describe('what is wrong is refused', () => {
       throw new Error('gone');
     }
     await expect(load(broken())).rejects.toThrow('gone');
+    async function* still(): AsyncGenerator<Uint8Array> {
+      yield bytes.subarray(0, 300_000);
+      await new Promise(() => undefined);
+    }
+    // The API's own limit on what comes, a minute.
+    const quick = { ...systemClock, after: (_: number, fn: () => void) => systemClock.after(200, fn) };
+    await expect(load(bodyOf(still(), quick))).rejects.toMatchObject({ code: 'request.slow' });
     const stop = AbortSignal.abort(new Error('stopped'));
     await expect(bed.store.load(streamOf(bytes), { signal: stop })).rejects.toThrow('stopped');
     expect(bed.inside('tmp')).toEqual([]);

@@ -1,11 +1,19 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { nodeBinary, projectRoot, startDaemon } from '../../src/lab/daemon.ts';
 import { createLab, FAR, type Lab } from '../../src/lab/lab.ts';
-import { cgroupMount, deadLabs, labTraces, mountsBelow, processStart, sweepLab } from '../../src/lab/owner.ts';
+import {
+  cgroupMount,
+  deadLabs,
+  killGroup,
+  labTraces,
+  mountsBelow,
+  processStart,
+  sweepLab,
+} from '../../src/lab/owner.ts';
 import { runAt } from '../../src/lab/place.ts';
 import { until } from './kernel-bed.ts';
 
@@ -95,6 +103,24 @@ test('what a killed owner left is swept: processes, mounts, namespaces, cgroups,
   expect(processStart(Number(sleeper))).toBeNull();
 });
 
+test('a killed group can be removed at once, also while threads end in it', async () => {
+  const group = join(cgroupMount(), `sluice-lab-${process.pid}-threads`);
+  const listed = (file: string): number => readFileSync(join(group, file), 'utf8').split('\n').length - 1;
+  const threads =
+    'import threading, time; [threading.Thread(target=time.sleep, args=(60,)).start() for _ in range(60)]';
+  for (let round = 0; round < 10; round++) {
+    mkdirSync(group);
+    const ended = runAt({ cgroup: group }, ['python3', '-c', `held = b'x' * (60 << 20); ${threads}`]);
+    await until('all threads run', () => listed('cgroup.threads') > 60);
+    writeFileSync(join(group, 'cgroup.kill'), '1');
+    // Every other time it lists nobody some instants before the last thread has left.
+    while (listed('cgroup.procs') > 0);
+    await killGroup(group);
+    expect(() => rmdirSync(group), `round ${round}`).not.toThrow();
+    await ended;
+  }
+});
+
 test('a living owner`s lab is left alone by a sweep', async () => {
   const lab = await createLab({ name: 'alive', hosts: [] });
   expect(deadLabs()).not.toContain(lab.id);
@@ -102,9 +128,12 @@ test('a living owner`s lab is left alone by a sweep', async () => {
 });
 
 test('a lab that cannot be built leaves nothing', async () => {
-  const before = existsSync('/run/netns') ? readdirSync('/run/netns') : [];
+  // Its owner's alone: other labs come and go meanwhile.
+  const ours = (): string[] =>
+    existsSync('/run/netns') ? readdirSync('/run/netns').filter((name) => name.includes(`-${process.pid}-`)) : [];
+  const before = ours();
   await expect(createLab({ name: 'twice', hosts: ['same', 'same'] })).rejects.toThrow();
-  expect(existsSync('/run/netns') ? readdirSync('/run/netns') : []).toEqual(before);
+  expect(ours()).toEqual(before);
   await expect(createLab({ name: 'Bad Name', hosts: [] })).rejects.toMatchObject({ code: 'request.invalid' });
 });
 

@@ -126,6 +126,7 @@ export class OverlayHost {
 export class OverlayBed {
   readonly lab: Lab;
   readonly hosts: readonly OverlayHost[];
+  #revision = 1;
 
   constructor(lab: Lab, hosts: readonly OverlayHost[]) {
     this.lab = lab;
@@ -145,7 +146,8 @@ export class OverlayBed {
   /** What a host is told of a box on `at`. */
   member({ endpoint }: Box, at: OverlayHost, told: OverlayHost): Member {
     const addresses = endpoint.addresses.map((address) => address.split('/')[0]!);
-    return { id: endpoint.id, mac: endpoint.mac, addresses, vtep: at === told ? undefined : at.underlay.address };
+    const vtep = at === told ? undefined : at.underlay.address;
+    return { id: endpoint.id, revision: this.#revision++, mac: endpoint.mac, addresses, vtep };
   }
 
   /** Tells every host that takes part about every box. */

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { afterEach, describe, expect, test } from 'vitest';
 import { chooseSlot, ensurePath, removePath } from '../../src/controller/firewall/path.ts';
 import { renderPolicy } from '../../src/controller/firewall/policy.ts';
@@ -95,5 +96,54 @@ describe('two overlays with one subnet on one host', () => {
     const plain = [await one.run(ask(FAR.ipv4, 'first')), await two.run(ask(FAR.ipv4, 'second'))];
     expect(plain.filter(({ code }) => code === 0)).toHaveLength(1);
     nft[Symbol.dispose]();
+  });
+});
+
+describe('what stays within a network', () => {
+  test('is tracked on neither host, nor is the tunnel; what leaves it is, and all of it where somebody asks for that', async () => {
+    bed = await OverlayBed.open('ovltrack', 2);
+    const net = network(1);
+    const boxes = new Map<Box, OverlayHost>();
+    for (const [n, host] of bed.hosts.entries()) boxes.set(await host.box(net, 10 + n), host);
+    await bed.connect(net, boxes);
+    const [[one, a], [two]] = [...boxes] as [[Box, OverlayHost], [Box, OverlayHost]];
+    const ifname = `sl${net.id.slice(0, 12)}`;
+    const { netlink } = a.kernel.host;
+    const subnets = net.subnets.map(({ cidr, gateway }) => ({ cidr, gateway, pool: '' }));
+    // Without br_netfilter nothing bridged comes to the host's hooks.
+    const bridged = existsSync('/proc/sys/net/bridge');
+    for (const host of bed.hosts) {
+      host.kernel.host.setSysctl('net.ipv4.ip_forward', '1');
+      if (bridged) host.kernel.host.setSysctl('net.bridge.bridge-nf-call-iptables', '1');
+      const link = host.kernel.host.netlink.link(ifname)!.ifindex;
+      ensurePath(host.kernel.host.netlink, { slot: 1, link, subnets });
+      const vteps = bed.hosts.filter((other) => other !== host).map(({ underlay }) => underlay.address);
+      host.guard.ensure({ underlay: host.underlay, vteps, bridges: [ifname] });
+    }
+    const write = (tracked: boolean): void => {
+      for (const host of bed.hosts) {
+        const nft = host.kernel.nft();
+        const all = { ifname, internal: false, masquerade: true, subnets: net.subnets, slot: 1, tracked };
+        nft.apply(renderPolicy(host.lab.instance, [all]));
+        nft[Symbol.dispose]();
+      }
+    };
+    const tracked = async (address: string): Promise<number[]> => {
+      const lists = await Promise.all(bed.hosts.map(({ lab }) => lab.must(['conntrack', '-L', '-d', address])));
+      return lists.map((list) => list.split('\n').filter(Boolean).length);
+    };
+    write(false);
+    expect(await one.pings(two.ip)).toBe(true);
+    expect(await two.pings(one.ip)).toBe(true);
+    expect(await one.pings(FAR.ipv4)).toBe(true);
+    expect(await one.pings('10.50.0.1')).toBe(true);
+    expect(await tracked(two.ip)).toEqual([0, 0]);
+    for (const { underlay } of bed.hosts) expect(await tracked(underlay.address)).toEqual([0, 0]);
+    expect(await tracked(FAR.ipv4)).toEqual([1, 0]);
+    expect(await tracked('10.50.0.1')).toEqual([1, 0]);
+    write(true);
+    expect(await one.pings(two.ip)).toBe(true);
+    expect(await tracked(two.ip)).toEqual(bridged ? [1, 1] : [0, 0]);
+    expect(netlink.rules()).toHaveLength(2);
   });
 });

@@ -168,7 +168,7 @@ describe('many peers', () => {
     const peer = (n: number) => {
       const address = `10.50.${1 + (n >> 8)}.${n & 255}`;
       const mac = `02:42:0a:32:${(1 + (n >> 8)).toString(16).padStart(2, '0')}:${(n & 255).toString(16).padStart(2, '0')}`;
-      return { id: `p${n}`, mac, addresses: [address], vtep: b.underlay.address };
+      return { id: `p${n}`, revision: n, mac, addresses: [address], vtep: b.underlay.address };
     };
     const many = Array.from({ length: 10_000 }, (_, n) => peer(n));
     const table = a.table(net);

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { slowness } from '../../src/lab/daemon.ts';
+import { slowness } from '../../src/lab/slowness.ts';
 import { ID, Stage, sweep } from './off-stage.ts';
 
 const LIMIT_MS = 2_000 * slowness();

@@ -45,18 +45,19 @@ async function close(store: Store): Promise<void> {
 const put = (key: string, value: unknown): Op => ({ op: 'put', key, value });
 const network = (id: string) => put(`network/${id}`, { id, owner: null, spec: { scope: 'global' } });
 const endpoint = (id: string, owner: string, on = 'n1') => put(`endpoint/${id}`, { id, owner, spec: { network: on } });
+const refer = (id: string) => put(`reference/network/${id}`, {});
 const keys = async (store: Store, prefix = ''): Promise<string[]> =>
-  (await store.list(prefix)).items.map(({ key }) => key).filter((key) => !key.startsWith('restore/'));
+  (await store.list(prefix)).items.map(({ key }) => key).filter((key) => !/^(?:restore|settlement)\//.test(key));
 
 /** A network with an endpoint of a and one of b, an endpoint of b on another network, and what belongs to them. */
 async function fill(a: Store, b: Store): Promise<void> {
   await a.transact([network('n1'), network('n2'), put('name/network/*/web', { id: 'n1' })]);
   await a.transact([put('pool/p1', { id: 'p1', owner: 'n1', space: 'global' })], { topics: ['cluster'] });
   await a.transact([put('lease/p1/10.0.0.2', { owner: 'e1' })], { topics: [] });
-  await a.transact([endpoint('e1', 'a')], { topics: ['node/a', 'network/n1'] });
+  await a.transact([endpoint('e1', 'a'), refer('n1')], { topics: ['node/a', 'network/n1'] });
   await b.transact([put('lease/p1/10.0.0.3', { owner: 'e2' })], { topics: [] });
-  await b.transact([endpoint('e2', 'b')], { topics: ['node/b', 'network/n1'] });
-  await b.transact([endpoint('e3', 'b', 'n2')], { topics: ['node/b', 'network/n2'] });
+  await b.transact([endpoint('e2', 'b'), refer('n1')], { topics: ['node/b', 'network/n1'] });
+  await b.transact([endpoint('e3', 'b', 'n2'), refer('n2')], { topics: ['node/b', 'network/n2'] });
   await b.transact([put('local/b/counter/view', 4)], { topics: ['node/b'] });
 }
 const ALL = [
@@ -70,6 +71,8 @@ const ALL = [
   'network/n1',
   'network/n2',
   'pool/p1',
+  'reference/network/n1',
+  'reference/network/n2',
 ];
 
 test('a node that starts while Redis is away serves what concerns it; writes fail; it goes on when Redis is back', {
@@ -94,7 +97,7 @@ test('a node that starts while Redis is away serves what concerns it; writes fai
   const again = await open('a');
   expect(performance.now() - begun).toBeLessThan(3_000);
   // Everything that concerns it, and nothing that does not.
-  const ours = ALL.filter((key) => !/e3|local\/b/.test(key));
+  const ours = ALL.filter((key) => !/e3|local\/b|reference.*n2/.test(key));
   // The lease of a neighbour it knows if it was there when the neighbours were looked for.
   expect([...new Set([...(await keys(again)), 'lease/p1/10.0.0.3'])].sort()).toEqual(ours);
   expect((await again.get<{ owner: string }>('endpoint/e2'))?.value.owner).toBe('b');
@@ -160,9 +163,10 @@ test('a node that was down when Redis was emptied adds its own later, and brings
 }, async () => {
   const [a, b] = [await open('a'), await open('b')];
   await fill(a, b);
+  await a.transact([network('n8')]);
   await systemClock.sleep(300);
   await close(b);
-  await a.transact([{ op: 'delete', key: 'network/n2' }, put('network/n1', { id: 'n1', owner: null, changed: true })]);
+  await a.transact([{ op: 'delete', key: 'network/n8' }, put('network/n1', { id: 'n1', owner: null, changed: true })]);
   await systemClock.sleep(300);
   await redis.stop();
   await redis.start();
@@ -170,7 +174,7 @@ test('a node that was down when Redis was emptied adds its own later, and brings
   await expect.poll(() => a.incarnation, { timeout: 10_000 }).not.toBe(incarnation);
   await a.transact([{ op: 'delete', key: 'endpoint/e2' }], { topics: ['network/n1', 'node/b'] });
   const again = await open('b');
-  expect(await keys(again)).toEqual(ALL.filter((key) => !/e2|n2/.test(key)));
+  expect(await keys(again)).toEqual(ALL.filter((key) => !/e2/.test(key)));
   expect((await again.get('network/n1'))?.value).toMatchObject({ changed: true });
   expect(again.incarnation).toBe(a.incarnation);
 });

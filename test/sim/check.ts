@@ -2,7 +2,7 @@
 
 import type { Beat } from '../../src/cluster/judgement.ts';
 import type { Lease } from '../../src/contracts/driver.ts';
-import type { Op, Store } from '../../src/contracts/store.ts';
+import type { Op } from '../../src/contracts/store.ts';
 import type { Endpoint } from '../../src/model/endpoint.ts';
 import { beatPrefix, leasePrefix, objectPrefix } from '../../src/model/keys.ts';
 import type { Network } from '../../src/model/network.ts';
@@ -10,12 +10,13 @@ import type { Kind, Obj, Status } from '../../src/model/object.ts';
 import type { Sandbox } from '../../src/model/sandbox.ts';
 import type { Service } from '../../src/model/service.ts';
 import type { SimHost } from './host.ts';
+import type { SimServer } from './server.ts';
 
 const vxlanOf = (network: string): string => `sx${network.slice(0, 12)}`;
 const bare = (address: string): string => address.split('/')[0]!;
 
 export class Checks {
-  readonly #store: Store;
+  readonly #server: SimServer;
   readonly #hosts: readonly SimHost[];
   readonly #broken: (what: string) => void;
   /** Highest epoch of a sign of life, by node. */
@@ -27,8 +28,8 @@ export class Checks {
   /** `host/endpoint` that a host could forward to. */
   readonly #forwarded = new Set<string>();
 
-  constructor(store: Store, hosts: readonly SimHost[], broken: (what: string) => void) {
-    this.#store = store;
+  constructor(server: SimServer, hosts: readonly SimHost[], broken: (what: string) => void) {
+    this.#server = server;
     this.#hosts = hosts;
     this.#broken = broken;
   }
@@ -61,16 +62,19 @@ export class Checks {
     }
   }
 
-  /** No address twice, nothing withdrawn without cause. */
-  async always(): Promise<void> {
+  /** No address twice, nothing withdrawn without cause. `whole`: nothing of what is desired is waiting to be put back into the store. */
+  async always(whole: boolean): Promise<void> {
     const endpoints = await this.#list<Endpoint>('endpoint');
-    await this.#addresses(endpoints);
+    for (const { id, spec } of endpoints) if (spec.contested) this.#standing.delete(id);
+    if (whole) await this.#addresses(endpoints);
     const ids = new Map(endpoints.map((endpoint) => [endpoint.id, endpoint]));
     for (const [id, { host, sandbox }] of this.#standing) {
-      if (!ids.has(id)) this.#broken(`endpoint ${id.slice(0, 12)} of ${sandbox} is gone, which nobody asked for`);
+      if (whole && !ids.has(id))
+        this.#broken(`endpoint ${id.slice(0, 12)} of ${sandbox} is gone, which nobody asked for`);
       else if (!host.kernel.host.netlink.link(`sv${id.slice(0, 12)}`))
         this.#broken(`the link of ${sandbox} on ${host.name} is gone, which nobody asked for`);
     }
+    if (!whole) return;
     for (const key of this.#forwarded) {
       const [name, id] = key.split('/') as [string, string];
       const target = ids.get(id);
@@ -97,15 +101,18 @@ export class Checks {
     ];
     for (const object of [...endpoints, ...sandboxes, ...services, ...networks])
       if (object.removing) this.#broken(`${object.kind} ${object.name} is still being removed`);
-    const statuses = (await this.#store.list<Status>('status/')).items.map(({ value }) => value);
+    const statuses = this.#server.list<Status>('status/').map(({ value }) => value);
     for (const endpoint of endpoints) {
+      if (endpoint.spec.contested) continue;
       const status = statuses.find(({ id, node }) => id === endpoint.id && node === endpoint.owner);
       if (status?.state !== 'ready')
         this.#broken(`endpoint ${endpoint.name} is ${status?.state ?? 'unseen'}: ${status?.error?.message}`);
     }
-    for (const host of this.#hosts) this.#hostIsRight(host, { endpoints, sandboxes, services });
+    const standing = endpoints.filter(({ spec }) => !spec.contested);
+    for (const host of this.#hosts) this.#hostIsRight(host, { endpoints: standing, sandboxes, services });
+    await this.#addresses(endpoints);
     const owners = new Set([...endpoints, ...services, ...networks].map(({ id }) => id));
-    for (const { value } of (await this.#store.list<Lease>(leasePrefix())).items)
+    for (const { value } of this.#server.list<Lease>(leasePrefix()))
       if (!owners.has(value.owner)) this.#broken(`${value.address} is leased to nobody (${value.owner.slice(0, 12)})`);
     this.#note(endpoints);
   }
@@ -122,7 +129,7 @@ export class Checks {
       'vni/',
       'name/sandbox/',
     ]) {
-      const { items } = await this.#store.list(prefix);
+      const items = this.#server.list(prefix);
       if (items.length > 0) this.#broken(`left in the store: ${items.map(({ key }) => key).join(', ')}`);
     }
     for (const host of this.#hosts) {
@@ -137,17 +144,14 @@ export class Checks {
   async #addresses(endpoints: readonly Endpoint[]): Promise<void> {
     const holders = new Map<string, string>();
     const leases = new Map(
-      (await this.#store.list<Lease>(leasePrefix())).items.map(({ value }) => [
-        `${value.pool}/${value.address}`,
-        value.owner,
-      ]),
+      this.#server.list<Lease>(leasePrefix()).map(({ value }) => [`${value.pool}/${value.address}`, value.owner]),
     );
     const networks = new Map((await this.#list<Network>('network')).map((network) => [network.id, network]));
     const services = await this.#list<Service>('service');
     const held: [Obj, string, string][] = [
-      ...endpoints.flatMap((each) =>
-        each.spec.addresses.map((at): [Obj, string, string] => [each, each.spec.network, bare(at)]),
-      ),
+      ...endpoints
+        .filter(({ spec }) => !spec.contested)
+        .flatMap((each) => each.spec.addresses.map((at): [Obj, string, string] => [each, each.spec.network, bare(at)])),
       ...services.flatMap((each) => each.spec.vips.map((at): [Obj, string, string] => [each, each.spec.network, at])),
     ];
     for (const [object, network, address] of held) {
@@ -230,7 +234,12 @@ export class Checks {
   #note(endpoints: readonly Endpoint[]): void {
     for (const endpoint of endpoints) {
       const host = this.#hosts.find(({ name }) => name === endpoint.owner);
-      if (endpoint.removing || !host?.kernel.host.netlink.link(`sv${endpoint.id.slice(0, 12)}`)) continue;
+      if (
+        endpoint.removing ||
+        endpoint.spec.contested ||
+        !host?.kernel.host.netlink.link(`sv${endpoint.id.slice(0, 12)}`)
+      )
+        continue;
       const sandbox = endpoint.name.split('.')[0]!;
       if (this.#going.has(sandbox)) continue;
       this.#standing.set(endpoint.id, { host, sandbox });
@@ -254,7 +263,7 @@ export class Checks {
   }
 
   async #list<O extends Obj>(kind: Kind): Promise<O[]> {
-    return (await this.#store.list<O>(objectPrefix(kind))).items.map(({ value, revision }) => ({ ...value, revision }));
+    return this.#server.list<O>(objectPrefix(kind)).map(({ value, revision }) => ({ ...value, revision }));
   }
 }
 

@@ -6,15 +6,17 @@ import type { Store } from '../../src/contracts/store.ts';
 import { isSluiceError } from '../../src/errors.ts';
 import { objectPrefix } from '../../src/model/keys.ts';
 import type { Kind, Obj } from '../../src/model/object.ts';
-import { createMemoryStore } from '../../src/store/memory.ts';
 import { Checks } from './check.ts';
 import { LifeClock, SimTime } from './clock.ts';
 import { AUDIT_MS, SESSION_MS, SimHost } from './host.ts';
+import { SimServer } from './server.ts';
 
 const MINUTE = 60_000;
 const NETWORKS = ['blue', 'green'];
 const SANDBOXES = 4;
 const SERVICES = ['shop', 'mail'];
+/** Part of the faults in which the store loses something. */
+const LOSS_RATE = 0.08;
 /** Errors that a caller may be answered with while people and faults get in each other's way. */
 const EXPECTED =
   /^(?:store\.(?:unavailable|conflict|fenced)|object\.|address\.|service\.backend|network\.(?:overlap|vni)|pool\.)/;
@@ -22,7 +24,7 @@ const EXPECTED =
 export interface SimulationOptions {
   readonly seed: number;
   readonly hosts?: number;
-  /** The store, by what a planted fault makes of it. */
+  /** Each daemon's store, by what a planted fault makes of it. */
   readonly plant?: (store: Store) => Store;
 }
 
@@ -38,7 +40,7 @@ export class Violation extends Error {
 export class Simulation {
   readonly seed: number;
   readonly time: SimTime;
-  readonly store: Store;
+  readonly server: SimServer;
   readonly hosts: readonly SimHost[];
   /** Steps taken so far, by kind. */
   readonly counts = new Map<string, number>();
@@ -52,8 +54,8 @@ export class Simulation {
     this.seed = seed;
     this.time = new SimTime(seed);
     const clock = new LifeClock(this.time, { rate: 1, wallMs: 0, pausedUntil: 0 });
-    this.store = this.#watched(plant(createMemoryStore({ clock, logMax: 2_000 })));
-    const { time, store } = this;
+    this.server = new SimServer({ clock, logMax: 2_000 });
+    const { time, server } = this;
     const answers = (from: string, address: string): boolean => {
       const to = this.hosts.find((host) => host.address === address);
       return to?.up === true && to.hostTime.pausedUntil <= time.now && !this.#cuts.has([from, to.name].sort().join());
@@ -62,13 +64,15 @@ export class Simulation {
       return new SimHost({
         name: `h${n}`,
         address: `198.18.0.${11 + n}`,
-        store,
+        server,
+        plant,
         time,
         answers,
         broken: (what) => this.#broken(what),
       });
     });
-    this.#checks = new Checks(this.store, this.hosts, (what) => this.#broken(what));
+    this.#checks = new Checks(server, this.hosts, (what) => this.#broken(what));
+    server.onWrite = (ops) => this.#checks.written(ops);
   }
 
   /** Simulates that long; rejects with a `Violation`. */
@@ -94,7 +98,7 @@ export class Simulation {
       const step = this.time.chance() < 0.65 ? this.#ask() : this.#fault();
       this.counts.set(step, (this.counts.get(step) ?? 0) + 1);
       await this.#pass(this.time.between(0, 20_000));
-      await this.#checks.always();
+      await this.#look();
       this.#rethrow();
     }
   }
@@ -106,7 +110,7 @@ export class Simulation {
     await this.#checks.quiet();
     this.#rethrow();
     await this.#pass(this.time.between(20, 80) * MINUTE);
-    await this.#checks.always();
+    await this.#look();
     await this.#checks.quiet();
     this.#rethrow();
   }
@@ -115,7 +119,7 @@ export class Simulation {
   async #clear(): Promise<void> {
     const [first] = this.hosts as readonly [SimHost, ...SimHost[]];
     const all = async (kind: Kind): Promise<Obj[]> =>
-      (await this.store.list<Obj>(objectPrefix(kind))).items.map(({ value }) => value);
+      this.server.list<Obj>(objectPrefix(kind)).map(({ value }) => value);
     for (const { name } of await all('service'))
       this.#do(first, `remove ${name}`, () => first.life!.desired.services.remove(name));
     await this.#pass(MINUTE);
@@ -132,20 +136,9 @@ export class Simulation {
     this.#rethrow();
   }
 
-  /** The store, which tells the checks of what it took. */
-  #watched(store: Store): Store {
-    return new Proxy(store, {
-      get: (target, key) => {
-        if (key === 'transact')
-          return async (...words: Parameters<Store['transact']>) => {
-            const revision = await target.transact(...words);
-            this.#checks.written(words[0]);
-            return revision;
-          };
-        const value = Reflect.get(target, key);
-        return typeof value === 'function' ? value.bind(target) : value;
-      },
-    });
+  async #look(): Promise<void> {
+    // What the store lacks, and nobody has put back yet, is nothing that is gone.
+    await this.#checks.always(this.hosts.every((host) => host.isWhole));
   }
 
   #pass(ms: number): Promise<void> {
@@ -198,6 +191,7 @@ export class Simulation {
     const roll = time.chance();
     const forMs = time.between(1_000, 3 * SESSION_MS);
     const later = (fn: () => void): void => void time.after(forMs, fn);
+    if (time.chance() < LOSS_RATE) return this.#lose(forMs);
     if (roll < 0.25) {
       this.#tell(`kill -9 on ${host.name}`);
       host.kill();
@@ -283,6 +277,34 @@ export class Simulation {
       host.start();
     });
     return 'power cut';
+  }
+
+  /** The store goes away and comes back without something; perhaps a daemon starts meanwhile. */
+  #lose(forMs: number): string {
+    const { time, server } = this;
+    const roll = time.chance();
+    this.#tell(`the store is away for ${Math.round(forMs)} ms`);
+    for (const host of this.hosts) host.weather.cut = true;
+    if (time.chance() < 0.5) {
+      const host = time.pick(this.hosts);
+      this.#tell(`kill -9 on ${host.name}`);
+      host.kill();
+      time.after(time.between(0, 2 * forMs), () => host.start());
+    }
+    time.after(time.between(0, forMs), () => {
+      if (roll < 0.6)
+        this.#tell(`another server took over, without the last ${server.failOver(Math.floor(roll * 40))} writes`);
+      else if (roll < 0.8)
+        this.#tell(`it is an old snapshot, without the last ${server.failOver(Math.floor(roll * 500))} writes`);
+      else {
+        this.#tell('it was emptied');
+        server.empty();
+      }
+    });
+    time.after(forMs, () => {
+      for (const host of this.hosts) host.weather.cut = false;
+    });
+    return roll < 0.6 ? 'fail-over' : roll < 0.8 ? 'old snapshot' : 'emptied';
   }
 
   #mend(): void {

@@ -8,6 +8,7 @@ import { createFakeDataplane, FakeState } from '../../src/balancer/fake.ts';
 import { createNftPublisher } from '../../src/balancer/nft/nft.ts';
 import { Membership } from '../../src/cluster/membership.ts';
 import { Registration } from '../../src/cluster/registration.ts';
+import { openReplica } from '../../src/cluster/replica/replica.ts';
 import type { Kernel, Monitor, Namespace } from '../../src/contracts/kernel.ts';
 import type { NameView } from '../../src/contracts/names.ts';
 import type { Store } from '../../src/contracts/store.ts';
@@ -19,13 +20,16 @@ import { FakeNameServer } from '../../src/dns/fake.ts';
 import { isSluiceError } from '../../src/errors.ts';
 import { createIpam } from '../../src/ipam/ipam.ts';
 import { createFakeKernel, type FakeKernel } from '../../src/kernel/fake.ts';
-import { createLogger } from '../../src/log.ts';
+import { createLogger, type Logger } from '../../src/log.ts';
 import { statusPrefix } from '../../src/model/keys.ts';
 import type { Node } from '../../src/model/node.ts';
 import type { Status } from '../../src/model/object.ts';
+import { createMemoryStore } from '../../src/store/memory.ts';
 import { createFakeImages } from '../unit/image-fake.ts';
+import { openSimClient, type SimClient } from './client.ts';
 import { type HostTime, LifeClock, type SimTime } from './clock.ts';
-import { StoreLink, type Weather } from './link.ts';
+import { linkOf, type Weather } from './link.ts';
+import type { SimServer } from './server.ts';
 
 /** Long ones, as a cluster that is simulated for days needs them: what matters is their order, not their length. */
 export const SESSION_MS = 60_000;
@@ -43,6 +47,8 @@ class Names extends FakeNameServer {
 /** One life of a daemon. */
 export interface Life {
   readonly clock: LifeClock;
+  readonly store: Store;
+  readonly client: SimClient;
   readonly desired: Desired;
   readonly world: World;
   readonly tracker: Tracker;
@@ -55,7 +61,9 @@ export interface Life {
 export interface HostOptions {
   readonly name: string;
   readonly address: string;
-  readonly store: Store;
+  readonly server: SimServer;
+  /** A connection, by what a planted fault makes of it. */
+  readonly plant: (store: Store) => Store;
   readonly time: SimTime;
   /** Whether the kernel of another host answers this one. */
   readonly answers: (from: string, address: string) => boolean;
@@ -72,6 +80,8 @@ export class SimHost {
   kernel: FakeKernel;
   pinned = new FakeState();
   life: Life | undefined;
+  /** The node's own file: copies and numbers. */
+  readonly disk: Store;
   /** The machine runs. */
   up = true;
   /** Lives so far. */
@@ -88,28 +98,67 @@ export class SimHost {
     const wallMs = time.between(-3, 3) * 3_600_000;
     this.hostTime = { rate: time.between(0.97, 1.03), wallMs, pausedUntil: 0 };
     this.runDir = mkdtempSync(join(tmpdir(), `sluice-sim-${name}-`));
-    this.kernel = this.#boot();
+    this.disk = outliving(createMemoryStore({ clock: this.#clockOfKernel(), logMax: 1 }));
+    this.kernel = this.#kernel();
   }
 
   /** Starts a daemon, which tries until the store lets it. */
   start(): void {
-    if (this.life || !this.up) return;
-    const { time, store, answers } = this.#options;
-    const { name, address, weather } = this;
+    if (this.#kill || !this.up) return;
+    const { time } = this.#options;
     this.lives++;
     const clock = new LifeClock(time, this.hostTime);
-    const link = new StoreLink({ store, time, clock, weather });
-    const logger = createLogger(process.env.SLUICE_TEST_LOG ?? 'silent', { node: name, life: this.lives });
     const held = new Set<Disposable>();
+    this.#kill = () => {
+      clock.alive = false;
+      for (const each of held) each[Symbol.dispose]();
+    };
+    // As the unit's Restart= does it.
+    this.#boot(clock, held).catch((error: unknown) => {
+      if (!clock.alive) return;
+      if (!(isSluiceError(error) && /^(?:store|kernel)\./.test(error.code)))
+        this.#options.broken(`${this.name} does not start: ${(error as Error).stack}`);
+      this.kill();
+      time.after(START_RETRY_MS, () => this.start());
+    });
+  }
+
+  /** The shared store with this host's copies of it, which outlive the life. */
+  async #open(clock: LifeClock, logger: Logger): Promise<{ store: Store; client: SimClient }> {
+    const { time, server, plant } = this.#options;
+    const { name, weather, disk } = this;
+    const ask = linkOf({ time, clock, weather });
+    let client: SimClient | undefined;
+    const store = await openReplica({
+      async connect(seen, onTerm) {
+        client = await openSimClient(server, { clock, ask, seen, onTerm });
+        return plant(client);
+      },
+      local: disk,
+      node: name,
+      clock,
+      logger,
+      lockMs: SESSION_MS,
+    });
+    return { store, client: client! };
+  }
+
+  async #boot(clock: LifeClock, held: Set<Disposable>): Promise<void> {
+    const { answers } = this.#options;
+    const { name, address } = this;
+    const logger = createLogger(process.env.SLUICE_TEST_LOG ?? 'silent', { node: name, life: this.lives });
+    const { store, client } = await this.#open(clock, logger);
+    if (!clock.alive) return;
     const kernel = asProcess(this.kernel, held);
     const underlay = () => ({ address, port: 4789, ifname: 'eth0', mtu: 1500 });
     const driver = new OverlayDriver({ instance: 'sim', kernel, underlay }, clock);
     const ipams = new Map([
-      ['default', createIpam({ store: link, clock, pools: [{ base: '10.96.0.0/12', size: 24 }], node: name })],
+      ['default', createIpam({ store, clock, pools: [{ base: '10.96.0.0/12', size: 24 }], node: name })],
     ]);
     const images = createFakeImages();
     const desired = createDesired({
-      store: link,
+      store,
+      local: this.disk,
       clock,
       node: name,
       drivers: { get: () => driver, names: () => ['overlay'] },
@@ -117,14 +166,14 @@ export class SimHost {
       images,
       hostPrefixes: () => [],
     });
-    const world = new World({ store: link, clock, node: name, logger, shared: true });
+    const world = new World({ store, clock, node: name, logger, shared: true });
     const tracker = new Tracker({ sink: desired.statuses, clock, node: name });
     const names = new Names();
     const dataplane = createFakeDataplane(this.pinned);
     const describe = () => ({ address, vtep: address, port: 4789, hostRoutes: ['198.18.0.0/24'] });
-    const registration = new Registration({ store: link, clock, logger, node: name, describe });
+    const registration = new Registration({ store, clock, logger, node: name, describe });
     const membership = new Membership({
-      store: link,
+      store,
       clock,
       logger,
       node: name,
@@ -140,61 +189,42 @@ export class SimHost {
       applied: () => world.revision,
       onStates: (states) => world.judge(states),
     });
-    const life: Life = { clock, desired, world, tracker, membership, names, synced: false };
+    const life: Life = { clock, store, client, desired, world, tracker, membership, names, synced: false };
     this.life = life;
-    let running: Controllers | undefined;
-    this.#kill = () => {
-      clock.alive = false;
-      void link.close();
-      for (const each of held) each[Symbol.dispose]();
-      dataplane.close();
-    };
-    const begin = async (): Promise<void> => {
-      await registration.refresh();
-      const statuses = (await link.list<Status>(statusPrefix())).items.map(({ value }) => value);
-      running = new Controllers({
-        context: {
-          instance: 'sim',
-          node: name,
-          runDir: this.runDir,
-          stateDir: this.runDir,
-          cgroupBase: `/sys/fs/cgroup/sim-${name}`,
-          kernel,
-          dataplane,
-          publisher: createNftPublisher({ kernel, instance: 'sim', runDir: this.runDir }),
-          names,
-          runtime: createFakeRuntime({ clock }),
-          images,
-          desired,
-          drivers: { get: () => driver },
-          world,
-          tracker,
-          clock,
-          logger,
-          resolvConf: () => '',
-        },
-        drivers: [driver],
-        ipams,
-        underlay,
-        auditMs: AUDIT_MS,
-        statuses,
-      });
-      await running.start();
-      life.synced = true;
-    };
-    const boot = async (): Promise<void> => {
-      await dataplane.start();
-      membership.start();
-      await begin();
-    };
-    // As the unit's Restart= does it.
-    boot().catch((error: unknown) => {
-      if (!clock.alive) return;
-      if (!(isSluiceError(error) && /^(?:store|kernel)\./.test(error.code)))
-        this.#options.broken(`${name} does not start: ${(error as Error).stack}`);
-      this.kill();
-      time.after(START_RETRY_MS, () => this.start());
+    held.add({ [Symbol.dispose]: () => dataplane.close() });
+    await dataplane.start();
+    membership.start();
+    await registration.start();
+    const statuses = (await store.list<Status>(statusPrefix())).items.map(({ value }) => value);
+    const running = new Controllers({
+      context: {
+        instance: 'sim',
+        node: name,
+        runDir: this.runDir,
+        stateDir: this.runDir,
+        cgroupBase: `/sys/fs/cgroup/sim-${name}`,
+        kernel,
+        dataplane,
+        publisher: createNftPublisher({ kernel, instance: 'sim', runDir: this.runDir }),
+        names,
+        runtime: createFakeRuntime({ clock }),
+        images,
+        desired,
+        drivers: { get: () => driver },
+        world,
+        tracker,
+        clock,
+        logger,
+        resolvConf: () => '',
+      },
+      drivers: [driver],
+      ipams,
+      underlay,
+      auditMs: AUDIT_MS,
+      statuses,
     });
+    await running.start();
+    life.synced = true;
   }
 
   /** kill -9 */
@@ -204,11 +234,16 @@ export class SimHost {
     this.life = undefined;
   }
 
+  /** Whether its daemon has, and knows that it has, what the store had. */
+  get isWhole(): boolean {
+    return this.life?.client.isCurrent === true && this.life.store.incarnation === this.life.client.incarnation;
+  }
+
   /** The machine loses its power, and with it all that a kernel holds. */
   lose(): void {
     this.kill();
     this.up = false;
-    this.kernel = this.#boot();
+    this.kernel = this.#kernel();
     this.pinned = new FakeState();
   }
 
@@ -217,7 +252,7 @@ export class SimHost {
     rmSync(this.runDir, { recursive: true, force: true });
   }
 
-  #boot(): FakeKernel {
+  #kernel(): FakeKernel {
     for (const dir of ['netns', 'sandbox']) mkdirSync(join(this.runDir, dir), { recursive: true });
     const kernel = createFakeKernel({ clock: this.#clockOfKernel() });
     kernel.cgroups.ensure(`/sys/fs/cgroup/sim-${this.name}`);
@@ -228,6 +263,16 @@ export class SimHost {
     return new LifeClock(this.#options.time, this.hostTime);
   }
 }
+
+/** A store that stays when a life closes it. */
+const outliving = (store: Store): Store =>
+  new Proxy(store, {
+    get(target, key) {
+      if (key === 'close') return async () => undefined;
+      const value = Reflect.get(target, key);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
 
 /** The kernel as one process sees it: what it holds open is let go of when it dies. */
 function asProcess(kernel: FakeKernel, held: Set<Disposable>): Kernel {

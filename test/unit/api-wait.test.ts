@@ -126,6 +126,7 @@ describe('the shared watch', () => {
     store: world.store,
     topics: [clusterTopic, nodeTopic(NODE)],
     node: NODE,
+    statuses: world.state.statuses,
     clock: systemClock,
     logger: createLogger('silent'),
     signal: world.life.signal,
@@ -136,6 +137,18 @@ describe('the shared watch', () => {
     waits = new Waits(settings());
   });
   afterEach(() => world.life.abort());
+
+  test('takes what this node keeps to itself for an answer, before and after it was asked', async () => {
+    const { object } = await world.desired.networks.put('web', {}, {});
+    const { kind, id, name, revision } = object;
+    const ready = { kind, id, node: NODE, state: 'ready', observed: revision, conditions: [], detail: {} } as const;
+    const waiting = waits.ready([{ kind, id, name, revision }], 5_000);
+    await systemClock.sleep(20);
+    world.state.statuses.keep(ready);
+    await waiting;
+    await waits.ready([{ kind, id, name, revision }], 5_000);
+    expect((await world.store.list('status/')).items).toEqual([]);
+  });
 
   const stored = async (name: string) => (await world.desired.networks.put(name, {}, {})).object;
 

@@ -8,8 +8,8 @@ import { systemClock } from '../../src/clock.ts';
 import { Nodes } from '../../src/cluster/nodes.ts';
 import type { NetworkDriver } from '../../src/contracts/driver.ts';
 import type { Images } from '../../src/contracts/image.ts';
-import type { LiveContainers } from '../../src/contracts/live.ts';
-import type { Entry, Op, Session, Store, TransactOptions, WatchEvent } from '../../src/contracts/store.ts';
+import type { LiveContainers, LiveDiagnosis } from '../../src/contracts/live.ts';
+import type { Entry, ListOptions, Op, Session, Store, TransactOptions, WatchEvent } from '../../src/contracts/store.ts';
 import { createDesired } from '../../src/desired/desired.ts';
 import { SluiceError } from '../../src/errors.ts';
 import { createIpam } from '../../src/ipam/ipam.ts';
@@ -65,9 +65,9 @@ export class FaultyStore implements Store {
     await this.#enter();
     return this.#store.get<T>(key);
   }
-  async list<T>(prefix: string) {
+  async list<T>(prefix: string, options?: ListOptions) {
     await this.#enter();
-    return this.#store.list<T>(prefix);
+    return this.#store.list<T>(prefix, options);
   }
   async transact(ops: readonly Op[], options: TransactOptions = {}): Promise<number> {
     await this.#enter();
@@ -191,6 +191,9 @@ export class World {
 
   /** What this node's kernel has of a network's endpoints, by the network's id. */
   readonly reports = new Map<string, PeerReport>();
+  /** What this node's kernel has otherwise than it should. */
+  diff: LiveDiagnosis['diff'] = async () => ({ node: NODE, compared: {}, items: [], skipped: [] });
+  trace: LiveDiagnosis['trace'] = async ({ from, to }) => ({ from, node: NODE, to, reachable: true, steps: [] });
   /** What this node knows of each session; not named: ready. */
   readonly sessions = new Map<string, NodeSession>();
   readonly nodes = new Nodes({
@@ -210,6 +213,11 @@ export class World {
     return createApi({
       desired: this.desired,
       peers: { inspect: async (id) => this.reports.get(id) ?? { joined: false, differences: [] } },
+      diagnosis: {
+        diff: async (query) => this.diff(query),
+        trace: async (query) => this.trace(query),
+        answer: async () => null,
+      },
       live: new Proxy({} as LiveContainers, { get: (_, key) => Reflect.get(this.live, key) }),
       nodes: this.nodes,
       cluster: { join: async ({ store }) => ({ store, node: NODE, records: 3 }) },

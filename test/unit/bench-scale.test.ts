@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { drawCurves } from '../../bench/curve.ts';
 import { startNode } from '../../bench/suites/scale/node.ts';
-import { addressOfNode, nodeName, planNetworks, slopeOf, TEN } from '../../bench/suites/scale/population.ts';
+import { hostOfNode, nodeName, planNetworks, slopeOf, TEN } from '../../bench/suites/scale/population.ts';
 import { populate } from '../../bench/suites/scale/seed.ts';
 import { ordinary } from '../../bench/suites/scale.ts';
 import { systemClock } from '../../src/clock.ts';
@@ -52,6 +52,9 @@ describe('a node', () => {
   }, async () => {
     const memory = createMemoryStore({ clock: systemClock });
     const made = await populate(memory, { nodes: 20, endpoints: 100, services: 10 });
+    const absent = (await memory.list<{ name: string }>('node/')).items.filter(({ value }) => value.name > nodeName(2));
+    expect(absent).toHaveLength(17);
+    await memory.transact(absent.map(({ key }) => ({ op: 'delete', key })));
     // Three of the twenty run; each one's end is not the store's.
     const store = new Proxy(memory, {
       get(target, key) {
@@ -66,7 +69,7 @@ describe('a node', () => {
       heard.map((revisions, at) =>
         startNode(
           nodeName(at),
-          addressOfNode(at),
+          hostOfNode(at),
           async () => store,
           join(folder, nodeName(at)),
           (revision) => revisions.push(revision),

@@ -324,7 +324,7 @@ describe('services', () => {
     ['service create --name s --network web --backend 10.20.0', 2, 'not an IP address'],
     ['service create --name s --network web --backend a:b:c', 2, 'is not SANDBOX[:PORT]'],
     ['service create --name s --network web --backend nobody', 1, 'nobody'],
-    ['service update nothing', 2, 'needs --backend-add, --backend-rm, --replicas or --image'],
+    ['service update nothing', 2, 'needs --backend-add, --backend-rm, --replicas, --image or --update-parallelism'],
   ])('%s: %d', async (line, status, said) => {
     const result = await cli.sluice(line);
     expect(result).toMatchObject({ status, out: '' });

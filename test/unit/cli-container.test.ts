@@ -9,7 +9,9 @@ import { cpuShare, sizeText } from '../../src/cli/container/stats.ts';
 import type { Input, Terminal } from '../../src/cli/print/terminal.ts';
 import { SluiceError } from '../../src/errors.ts';
 import type { Container } from '../../src/model/container.ts';
+import { unplacedKey } from '../../src/model/keys.ts';
 import type { View } from '../../src/model/request.ts';
+import type { Service } from '../../src/model/service.ts';
 import { makeFolder } from '../folder.ts';
 import { CliWorld } from './cli-world.ts';
 import { type ContainerBed, openContainerBed } from './container-bed.ts';
@@ -84,6 +86,35 @@ describe('run', () => {
     expect(await cli.must('rm -f api')).toBe('api\n');
   });
 
+  test('ps shows what runs as Docker does, the image’s own words included; inspect shows all of it', async () => {
+    cli.world.images.put('app', { entrypoint: ['/entry.sh'], command: ['serve', 'a b'] });
+    await cli.must('run -d --name own --network web app');
+    await cli.must('create --name short --network web --entrypoint /bin/cat app');
+    await cli.must(['create', '--name', 'said', '--network', 'web', 'app', 'say "hi"\n']);
+    await cli.must('create --name whole --network web --entrypoint /entry.sh app 12345678 0');
+    bed.runtime.refuseStart(new SluiceError('runtime.notfound', 'no such program'));
+    await cli.sluice('run -d --name never --network web --entrypoint /none app');
+    const shown = async (...flags: string[]): Promise<Record<string, string>> => {
+      const out = await cli.must(['ps', '-a', ...flags, '--format', '{{.Names}} {{.Command}}']);
+      return Object.fromEntries(out.split('\n').flatMap((line) => (line ? [line.split(/ (.*)/s).slice(0, 2)] : [])));
+    };
+    expect(await shown()).toEqual({
+      never: '"/none"',
+      own: '"/entry.sh serve \'a …"',
+      said: '"/entry.sh \'say \\"hi\\"…"',
+      short: '"/bin/cat"',
+      whole: '"/entry.sh 12345678 0"',
+    });
+    expect(await shown('--no-trunc')).toMatchObject({
+      own: '"/entry.sh serve \'a b\'"',
+      said: '"/entry.sh \'say \\"hi\\"\\n\'"',
+    });
+    expect(await cli.must('ps -a')).toContain(' app    "/entry.sh serve \'a …"  ');
+    expect((await view('own')).status?.detail.args).toEqual(['/entry.sh', 'serve', 'a b']);
+    expect((await view('short')).status?.detail.args).toEqual(['/bin/cat']);
+    await cli.must('rm -f never own said short whole');
+  });
+
   test('in the foreground: its output, its exit status, and nothing left with --rm', async () => {
     const acting = meanwhile('job', (id) => {
       bed.runtime.say(id, 'to out\n');
@@ -121,6 +152,16 @@ describe('run', () => {
       expect(said.status, words).toBe(125);
       expect(said.err, words).toContain('Try "sluice run -h"');
     }
+  });
+
+  test('-P publishes what the image exposes', async () => {
+    cli.world.images.put('open', { ports: ['80/tcp', '53/udp'] });
+    await cli.must('create -P -p 8080:80 --name wide --network web open');
+    expect((await view('wide')).spec.publish).toMatchObject([
+      { target: 80, published: 8080, protocol: 'tcp' },
+      { target: 53, protocol: 'udp' },
+    ]);
+    await cli.must('rm wide');
   });
 
   test('-it: raw, resized, typed through; the keys let go and it goes on', async () => {
@@ -321,4 +362,63 @@ describe('cp', () => {
     });
     expect(existsSync(join(victim, 'file'))).toBe(false);
   });
+});
+
+test('service logs --follow takes up replicas that come later and those that are started again', async () => {
+  await cli.must('service create --detach --name talk --network web --replicas 2 busybox');
+  const { id } = await cli.world.state.services.get('talk');
+  const replica = async (slot: number): Promise<string> => {
+    const request = {
+      image: 'busybox',
+      networks: [{ network: 'web' }],
+      restart: { name: 'always' as const },
+      start: true,
+    };
+    const made = await cli.world.state.containers.put(`talk-${slot}`, request, {
+      replica: { service: id, slot, version: 1 },
+    });
+    await meanwhile(`talk-${slot}`, () => undefined);
+    return made.object.id;
+  };
+  const first = await replica(1);
+  bed.runtime.say(first, 'old\n');
+  bed.runtime.say(first, 'one\n');
+  const following = cli.sluice('service logs --follow --tail 1 talk');
+  await sleep(200);
+  const second = await replica(2);
+  bed.runtime.say(second, 'two\n');
+  await sleep(200);
+  bed.runtime.exit(first, 1);
+  await meanwhile('talk-1', () => undefined);
+  await sleep(300);
+  bed.runtime.say(first, 'again\n');
+  await sleep(300);
+  await cli.world.state.services.remove('talk');
+  for (const name of ['talk-1', 'talk-2']) await cli.must(`rm -f ${name}`);
+  const { status, out, err } = await following;
+  expect({ status, err }).toEqual({ status: 0, err: '' });
+  expect(out.split('\n').sort()).toEqual(['', 'talk-1 | again', 'talk-1 | one', 'talk-2 | two']);
+});
+
+test('replicas that have no place are said by service ps, inspect and ls', async () => {
+  await cli.must(
+    'service create --detach --name far --network web --replicas 2 --constraint node.name==nowhere busybox',
+  );
+  const { id } = await cli.world.state.services.get('far');
+  expect((await cli.sluice('service ps far')).err).toBe('');
+  const value = {
+    service: id,
+    message: '2 of 2 have no place: here does not satisfy it',
+    since: '2026-01-01T00:00:00.000Z',
+  };
+  await cli.world.store.transact([{ op: 'put', key: unplacedKey(id), value }], { topics: [] });
+  expect((await cli.sluice('service ps far')).err).toBe(
+    'sluice: warning: 2 of 2 have no place: here does not satisfy it (Unplaced)\n',
+  );
+  const [inspected] = JSON.parse(await cli.must('service inspect far --format json')) as [View<Service>];
+  expect(inspected.status?.conditions).toContainEqual(
+    expect.objectContaining({ type: 'Unplaced', active: true, message: value.message }),
+  );
+  expect(await cli.must('service ls')).toMatch(/far .*\(.*Unplaced\)/);
+  await cli.must('service rm --detach far');
 });

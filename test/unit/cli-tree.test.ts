@@ -51,7 +51,7 @@ test('what is due is there', () => {
         'logout',
       ].map((verb) => `image ${verb}`),
       ...['pull', 'push', 'load', 'images', 'rmi', 'login', 'logout'],
-      ...['version', 'status', 'events', 'inspect', 'system off', 'system purge', 'cluster join'],
+      ...['version', 'status', 'events', 'inspect', 'system off', 'system purge', 'cluster join', 'diff', 'trace'],
     ].sort(),
   );
 });

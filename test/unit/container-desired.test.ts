@@ -49,6 +49,22 @@ describe.each(['memory', 'sqlite'] as const)('on %s', (kind) => {
     await expect(containers.put('box', web, { create: true })).rejects.toMatchObject({ code: 'object.exists' });
   });
 
+  test('publishes what its image exposes on ports that are chosen once', async () => {
+    const { containers } = world.desired;
+    world.images.put('open', { ports: ['80/tcp', '53/udp'] });
+    const request = { ...web, image: 'open', publish: [{ target: 80, published: 8080 }], publishAll: true };
+    const { object } = await containers.put('box', request);
+    expect(object.spec.publish).toMatchObject([
+      { target: 80, published: 8080, protocol: 'tcp' },
+      { target: 53, protocol: 'udp' },
+    ]);
+    expect(object.spec.publish[1]!.published).toBeGreaterThanOrEqual(49_152);
+    expect(await containers.put('box', request)).toMatchObject({ created: false, object: { id: object.id } });
+    await expect(containers.put('box', { ...request, publishAll: false })).rejects.toMatchObject({
+      code: 'object.exists',
+    });
+  });
+
   test('leaves nothing when it cannot be', async () => {
     const { containers, sandboxes } = world.desired;
     const before = await world.keys();

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { VNI_AUTOMATIC } from '../../src/model/network.ts';
 import type { NetworkRequest } from '../../src/model/request.ts';
 import { ACTOR, makeWorld, NODE, refused, type World } from './desired-world.ts';
 
@@ -14,6 +15,33 @@ describe.each(['memory', 'sqlite'] as const)('networks, on %s', (kind) => {
     await world.close();
   });
   const make = async (name: string, request: NetworkRequest = {}) => (await networks.put(name, request)).object;
+
+  test('one whose name is another’s by now takes nothing of it along, and has it again once it is free', async () => {
+    const first = await make('mesh', { driver: 'wide', subnets: [{ cidr: '10.50.0.0/24' }] });
+    const key = 'name/network/*/mesh';
+    const second = { ...first, id: 'f'.repeat(64), spec: { ...first.spec, vni: 5_000, subnets: [] } };
+    await world.store.transact([
+      { op: 'put', key: `network/${second.id}`, value: second },
+      { op: 'put', key, value: { id: second.id } },
+    ]);
+    expect(await networks.records.nameless(await networks.get(first.id))).toBe(second.id);
+    expect(await networks.records.nameless(await networks.get(second.id))).toBeNull();
+    await networks.remove(second.id);
+    await networks.forget(await networks.get(second.id));
+    expect(await world.keys(key)).toEqual([]);
+    const stale = { ...first, revision: first.revision - 1 };
+    expect((await refused(networks.records.nameless(stale))).code).toBe('store.conflict');
+    expect(await networks.records.nameless(await networks.get(first.id))).toBeNull();
+    expect((await networks.get('mesh')).id).toBe(first.id);
+    // And the other way round.
+    await world.store.transact([
+      { op: 'put', key: `network/${second.id}`, value: second },
+      { op: 'put', key, value: { id: second.id } },
+    ]);
+    await networks.remove(first.id);
+    await networks.forget(await networks.get(first.id));
+    expect((await networks.get('mesh')).id).toBe(second.id);
+  });
 
   test('bridge, host and none are there from the start, once', async () => {
     await networks.ensureBuiltin();
@@ -365,6 +393,10 @@ describe.each(['memory', 'sqlite'] as const)('networks, on %s', (kind) => {
     const taken = await refused(networks.put('other', { driver: 'wide', vni }));
     expect(taken).toMatchObject({ code: 'network.vni', message: expect.stringContaining('mesh') });
     expect(await world.keys('vni/')).toEqual([`vni/${vni}`]);
+    // The hosts' own.
+    const kept = await refused(networks.put('kept', { driver: 'wide', vni: 0xffffff }));
+    expect(kept).toMatchObject({ code: 'network.vni', message: expect.stringContaining('16777215 is kept') });
+    expect(VNI_AUTOMATIC.max).toBeLessThan(0xffffff);
     const chosen = await make('chosen', { driver: 'wide', vni: 42 });
     expect(chosen.spec.vni).toBe(42);
     expect((await networks.put('chosen', { driver: 'wide', vni: 42 })).created).toBe(false);

@@ -3,6 +3,7 @@ import { Numbers } from '../../src/desired/numbers.ts';
 import { Turns, undoing } from '../../src/desired/turn.ts';
 import { SluiceError } from '../../src/errors.ts';
 import type { Status } from '../../src/model/object.ts';
+import { createMemoryStore } from '../../src/store/memory.ts';
 import { makeWorld, NODE, type World } from './desired-world.ts';
 
 let world: World;
@@ -65,7 +66,7 @@ test('a number is stored before it is given', async () => {
   await expect(numbers.allocate('view', 'b')).rejects.toMatchObject({ code: 'store.unavailable' });
 });
 
-test('a status is written when it differs, while its object is there', async () => {
+test('a status is written while its object is there, in one step while that is as it was', async () => {
   const { statuses, networks } = world.desired;
   const network = (await networks.put('web', { driver: 'none' })).object;
   expect(await statuses.get('network', network.id)).toBeNull();
@@ -80,9 +81,9 @@ test('a status is written when it differs, while its object is there', async () 
     detail: { ifname: 'x', mtu: 1500 },
   };
   await statuses.set(status);
-  const { revision } = await world.store.list('status/');
-  await statuses.set({ ...status, error: undefined, detail: { mtu: 1500, ifname: 'x' } });
-  expect((await world.store.list('status/')).revision).toBe(revision);
+  // Found when the object was another: it is asked for anew.
+  await statuses.set({ ...status, observed: network.revision - 1 });
+  expect((await statuses.get('network', network.id))?.observed).toBe(network.revision - 1);
   await statuses.set({ ...status, state: 'error', error: { code: 'driver.failed', message: 'no' } });
   expect(await statuses.view(network)).toMatchObject({
     name: 'web',
@@ -99,6 +100,25 @@ test('a status is written when it differs, while its object is there', async () 
   expect(await world.keys('status/')).toEqual([]);
   await statuses.set({ ...status, kind: 'node', id: NODE });
   expect(await world.keys('status/')).toEqual([`status/node/${NODE}/${NODE}`]);
+});
+
+test("a status that is kept is shown and told, is in nobody's store, and gives way to one that is written", async () => {
+  const { statuses, networks } = world.desired;
+  const network = (await networks.put('web', { driver: 'none' })).object;
+  const { kind, id, revision: observed } = network;
+  const status: Status = { kind, id, node: NODE, state: 'ready', observed, conditions: [], detail: {} };
+  const told: Status[] = [];
+  statuses.onKept((key, one) => key === `status/network/${id}/${NODE}` && told.push(one));
+  statuses.keep(status);
+  expect(told).toEqual([status]);
+  expect(await world.keys('status/')).toEqual([]);
+  expect((await statuses.view(network)).status).toEqual(status);
+  await statuses.set({ ...status, detail: { mtu: 1500 } });
+  expect(statuses.kept.size).toBe(0);
+  expect((await statuses.get(kind, id))?.detail).toEqual({ mtu: 1500 });
+  statuses.keep(status);
+  statuses.forget(kind, id);
+  expect(statuses.kept.size).toBe(0);
 });
 
 test('turns are taken in the order of asking, a failure ends only its own', async () => {
@@ -143,4 +163,23 @@ test('where the store went away nothing is given back that may be in use', async
     details: { a: 1, undo: ['Error: cannot'] },
   });
   expect(undone).toEqual(['last', 'first']);
+});
+
+test('apart from the objects: forgotten first, released then, and what a crash left is collected', async () => {
+  const local = createMemoryStore({ clock: world.clock });
+  const apart = new Numbers(local, NODE, true);
+  for (const key of ['a', 'b', 'c']) await apart.allocate('attachment', key);
+  await expect(
+    apart.releaseWith('attachment', 'a', async () => {
+      throw new SluiceError('store.unavailable', 'away');
+    }),
+  ).rejects.toMatchObject({ code: 'store.unavailable' });
+  expect(await apart.get('attachment', 'a')).toBe(1);
+  const asked: number[] = [];
+  await apart.releaseWith('attachment', 'a', async (ops) => asked.push(ops.length));
+  expect(asked).toEqual([0]);
+  expect(await apart.get('attachment', 'a')).toBeNull();
+  await new Numbers(local, NODE, true).collect('attachment', (key) => key === 'c');
+  expect([...(await new Numbers(local, NODE, true).all('attachment')).keys()]).toEqual(['c']);
+  expect((await world.store.list('local/')).items).toEqual([]);
 });

@@ -54,6 +54,11 @@ describe.each(['memory', 'sqlite'] as const)('replicas, on %s', (kind) => {
     const { object } = await services.put('shop', asked({ placement }));
     expect(object).toMatchObject({ owner: null, spec: { replicas: { placement, version: 1 } } });
     expect((await services.change('shop', { count: 2 })).spec.replicas).toMatchObject({ placement, count: 2 });
+    expect((await services.change('shop', { updateParallelism: 3 })).spec.replicas).toMatchObject({
+      count: 2,
+      version: 1,
+      placement: { ...placement, updateParallelism: 3 },
+    });
     const everywhere = await services.put('shop', asked({ placement: { mode: 'global' } }));
     expect(everywhere.object.spec.replicas).toMatchObject({ placement: { mode: 'global' }, version: 1 });
     expect((await refused(services.change('shop', { count: 3 }))).code).toBe('request.invalid');

@@ -75,7 +75,7 @@ export async function makeWorld(kind: 'memory' | 'sqlite' = 'memory'): Promise<W
   const store: Store = {
     incarnation: kept.incarnation,
     get: (key) => kept.get(key),
-    list: (prefix) => kept.list(prefix),
+    list: (prefix, options) => kept.list(prefix, options),
     async transact(ops, options) {
       const due = ambush;
       if (due && ops.some(({ op, key }) => op !== 'check' && key.startsWith(due.keyPrefix))) {

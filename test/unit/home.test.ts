@@ -4,8 +4,10 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { systemClock as clock } from '../../src/clock.ts';
 import { joinCluster, openHome, type Stores } from '../../src/cluster/home.ts';
+import { Sealable } from '../../src/cluster/join/seal.ts';
 import { loadConfig } from '../../src/config.ts';
 import type { Store } from '../../src/contracts/store.ts';
+import { Numbers } from '../../src/desired/numbers.ts';
 import { SluiceError } from '../../src/errors.ts';
 import { createLogger } from '../../src/log.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
@@ -19,11 +21,16 @@ let away: boolean;
 const stores: Stores = {
   memory: () => createMemoryStore({ clock }),
   own: (path) => openSqliteStore({ path, clock }),
-  async shared() {
-    if (away) throw new SluiceError('store.unavailable', 'away');
+  async shared(_, seen) {
+    const unavailable = new SluiceError('store.unavailable', 'away');
+    if (away && !seen) throw unavailable;
     return new Proxy(redis, {
       get(target, key) {
         if (key === 'close') return async () => undefined;
+        if (away && ['get', 'list', 'transact'].includes(key as string))
+          return async () => {
+            throw unavailable;
+          };
         const member = Reflect.get(target, key);
         return typeof member === 'function' ? member.bind(target) : member;
       },
@@ -37,12 +44,16 @@ const open = (store: string, node = 'a') =>
     clock,
     logger: createLogger('silent'),
   });
-const once = async (store: string, work: (store: Store) => Promise<unknown> = async () => undefined, node = 'a') => {
+const once = async (
+  store: string,
+  work: (store: Store, local: Store) => Promise<unknown> = async () => undefined,
+  node = 'a',
+) => {
   const home = await open(store, node);
   try {
-    await work(home);
+    await work(home.store, home.local);
   } finally {
-    await home.close();
+    await home.store.close();
   }
 };
 const network = (name: string) => (store: Store) =>
@@ -72,15 +83,51 @@ test('a cluster whose store was not there was never joined', async () => {
 });
 
 test('a host whose objects went along starts with the cluster`s store, under its name, only', async () => {
-  const config = { store: 'sqlite', node: 'a', clusterId: 'sluice' };
+  const config = { node: 'a', clusterId: 'sluice' };
   await once('sqlite', async (store) => {
     await network('web')(store);
-    expect(await joinCluster(store, { store: REDIS }, config, stores)).toMatchObject({ node: 'a', records: 1 });
+    expect(await joinCluster(new Sealable(store), { store: REDIS }, config, stores)).toMatchObject({
+      node: 'a',
+      records: 1,
+    });
   });
   await expect(open('sqlite')).rejects.toThrow('objects went to the cluster at 127.0.0.1:6379');
   await expect(open(REDIS, 'b')).rejects.toThrow('start it with --node a');
   await once(REDIS, async (store) => expect(await store.get('network/web')).not.toBeNull());
-  await expect(joinCluster(redis, { store: REDIS }, { ...config, store: REDIS }, stores)).rejects.toMatchObject({
+  await expect(joinCluster(undefined, { store: REDIS }, config, stores)).rejects.toMatchObject({
     code: 'cluster.member',
+  });
+});
+
+test('the numbers of a host that joined come home, and are given on while the cluster`s store is away', async () => {
+  const config = { node: 'a', clusterId: 'sluice' };
+  await once('sqlite', async (store) => {
+    const numbers = new Numbers(store, 'a');
+    for (const key of ['x', 'y', 'z']) await numbers.allocate('attachment', key);
+    await numbers.release('attachment', 'y');
+    await joinCluster(new Sealable(store), { store: REDIS }, config, stores);
+  });
+  expect((await redis.list('local/')).items).not.toEqual([]);
+  const numbersOf = (local: Store): Numbers => new Numbers(local, 'a', true);
+  await once(REDIS, async (_, local) => {
+    expect(await numbersOf(local).allocate('attachment', 'z')).toBe(3);
+    expect(await numbersOf(local).allocate('attachment', 'w')).toBe(4);
+    expect((await redis.list('local/')).items).toEqual([]);
+  });
+  away = true;
+  await once(REDIS, async (_, local) => {
+    const numbers = numbersOf(local);
+    expect([...(await numbers.all('attachment'))].sort()).toEqual([
+      ['w', 4],
+      ['x', 1],
+      ['z', 3],
+    ]);
+    expect(await numbers.allocate('attachment', 'v')).toBe(5);
+    await numbers.release('attachment', 'w');
+  });
+  away = false;
+  await once(REDIS, async (_, local) => {
+    expect(await numbersOf(local).allocate('attachment', 'u')).toBe(6);
+    expect(await numbersOf(local).get('attachment', 'w')).toBeNull();
   });
 });

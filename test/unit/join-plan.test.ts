@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { systemClock as clock } from '../../src/clock.ts';
 import { join } from '../../src/cluster/join/join.ts';
 import { joinedKey, planJoin } from '../../src/cluster/join/plan.ts';
+import { Sealable } from '../../src/cluster/join/seal.ts';
 import type { Entry, Op, Store } from '../../src/contracts/store.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 
@@ -70,7 +71,7 @@ describe('the plan', () => {
 });
 
 describe('joining', () => {
-  const stores = (): [Store, Store] => [createMemoryStore({ clock }), createMemoryStore({ clock })];
+  const stores = (): [Sealable, Store] => [new Sealable(createMemoryStore({ clock })), createMemoryStore({ clock })];
   const joined = { store: '127.0.0.1:6379', node: 'a' };
 
   test('brings hundreds of records over and marks the host’s own store last', async () => {
@@ -92,35 +93,35 @@ describe('joining', () => {
     });
     expect((await remote.list('')).items).toHaveLength(1);
     expect(await local.get(joinedKey)).toBeNull();
+    await local.transact([put('service/3', {})]);
   });
 
-  test('takes along what is written meanwhile, and gives up on a host that never rests', async () => {
-    const [local, remote] = stores();
-    await local.transact([put('sandbox/1', {})]);
-    let writes = 3;
-    const busy: Store = {
-      ...remote,
-      incarnation: '',
-      get: (key) => remote.get(key),
-      list: (prefix) => remote.list(prefix),
-      async transact(ops, options) {
-        if (writes-- > 0) await local.transact([put(`sandbox/late-${writes}`, {})]);
-        return remote.transact(ops, options);
-      },
-    };
-    expect(await join(local, busy, joined)).toBe(4);
-    expect((await remote.list('sandbox/')).items).toHaveLength(4);
+  test('takes along what is written meanwhile, and refuses what would come too late', async () => {
     const [again, other] = stores();
     await again.transact([put('sandbox/1', {})]);
-    writes = Number.POSITIVE_INFINITY;
+    let writes = 0;
+    const [accepted, refused]: [string[], string[]] = [[], []];
     const restless: Store = {
-      ...busy,
+      ...other,
+      incarnation: '',
+      get: (key) => other.get(key),
       list: (prefix) => other.list(prefix),
       async transact(ops) {
-        await again.transact([put(`sandbox/${writes--}-${Math.random()}`, {})]);
+        const key = `sandbox/late-${writes++}`;
+        await again.transact([put(key, {})]).then(
+          () => accepted.push(key),
+          ({ code }) => refused.push(code),
+        );
         return other.transact(ops);
       },
     };
-    await expect(join(again, restless, joined)).rejects.toMatchObject({ code: 'store.conflict' });
+    await join(again, restless, joined);
+    const keys = async (at: Store) => (await at.list('sandbox/')).items.map(({ key }) => key);
+    expect(await keys(other)).toEqual(['sandbox/1', ...accepted].sort());
+    expect(await keys(again)).toEqual(await keys(other));
+    expect(refused).toEqual(['store.unavailable']);
+    // For as long as the daemon runs.
+    await expect(again.transact([put('sandbox/2', {})])).rejects.toMatchObject({ code: 'store.unavailable' });
+    expect(await again.transact([])).toBeGreaterThan(0);
   });
 });

@@ -90,6 +90,7 @@ describe('nodes that share a store', () => {
     join('b');
     await pass(1_500);
     expect(states.get('a')?.get('b')).toBe('ready');
+    await members.get('a')!.refresh();
     expect(members.get('a')!.sessionOf('b').epoch).toBe(2);
   });
 
@@ -101,6 +102,38 @@ describe('nodes that share a store', () => {
     expect(states.size).toBe(0);
     await pass(2_000);
     expect(states.get('a')?.get('b')).toBe('lost');
+  });
+
+  test('ask for nobody while all are well, and for everybody while one is silent', async () => {
+    await pass(10_000);
+    const list = store.list.bind(store);
+    const answers: number[] = [];
+    store.list = async (...words) => {
+      const found = await list<never>(...words);
+      answers.push(found.items.length);
+      return found;
+    };
+    await pass(10_000);
+    expect(answers.length).toBeGreaterThan(50);
+    expect(answers.every((count) => count === 0)).toBe(true);
+    cutOff.add('b');
+    await pass(3_000);
+    expect(answers.at(-1)).toBe(NODES.length);
+    // What they say of themselves is for who asks.
+    await members.get('a')!.refresh();
+    expect(members.get('a')!.sessionOf('c')).toMatchObject({ state: 'ready', applied: 7 });
+  });
+
+  test('judge two that fall silent one after the other each by its own last sign of life', async () => {
+    await pass(5_000);
+    cutOff.add('b');
+    answering.clear();
+    await pass(1_500);
+    cutOff.add('c');
+    await pass(2_500);
+    expect(Object.fromEntries(states.get('a')!)).toEqual({ b: 'lost', c: 'ready' });
+    await pass(1_600);
+    expect(Object.fromEntries(states.get('a')!)).toEqual({ b: 'lost', c: 'lost' });
   });
 
   describe('when there are many', () => {

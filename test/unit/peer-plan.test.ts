@@ -10,8 +10,9 @@ import {
 import { PeerTable } from '../../src/controller/peer/table.ts';
 import { createFakeKernel } from '../../src/kernel/fake.ts';
 
-const member = (n: number, vtep?: string, id = `e${n}`): Member => ({
+const member = (n: number, vtep?: string, id = `e${n}`, revision = 1): Member => ({
   id,
+  revision,
   mac: `02:42:0a:32:00:${n.toString(16).padStart(2, '0')}`,
   addresses: [`10.50.0.${n}`, `fd00:50::${n}`],
   vtep,
@@ -151,15 +152,18 @@ describe('table of peers', () => {
     for (let step = 0; step < 400; step++) {
       const news = new Map<string, Member | null>();
       for (let n = random(4); n >= 0; n--) {
-        const number = 2 + random(12);
-        const id = `e${number}`;
-        const next = random(3) === 0 ? null : member(number, [undefined, A, B][random(3)], id);
+        const which = random(18);
+        const id = `e${which}`;
+        // Twelve addresses: some are given to two at a time, and the older of them may be heard of last.
+        const revision = random(1_000) * 10_000 + step * 10 + n;
+        const next = random(3) === 0 ? null : member(2 + (which % 12), [undefined, A, B][random(3)], id, revision);
         news.set(id, next);
         if (next) live.set(id, next);
         else live.delete(id);
       }
       await table.follow(news);
-      expect(actual(), `step ${step}`).toEqual(planPeers(live.values()));
+      const inOrder = [...live.values()].sort((a, b) => a.revision - b.revision);
+      expect(actual(), `step ${step}`).toEqual(planPeers(inOrder));
     }
   });
 
@@ -181,5 +185,15 @@ describe('table of peers', () => {
     await table.follow(new Map([['new', member(3, undefined, 'new')]]));
     await table.follow(new Map([['old', null]]));
     expect(actual()).toEqual(planPeers([member(3)]));
+  });
+
+  test('who had an address before, put back late and removed again, takes nothing along', async () => {
+    const { table, actual } = setUp();
+    const now = member(3, A, 'now', 9);
+    await table.sync([now], none);
+    await table.follow(new Map([['before', member(3, B, 'before', 5)]]));
+    expect(actual().remote.get(mac(3))).toBe(A);
+    await table.follow(new Map([['before', null]]));
+    expect(actual()).toEqual(planPeers([now]));
   });
 });

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { type PlacementNode, planPlacement } from '../../src/cluster/placement/plan.ts';
+import { planTurns, type TurnNode } from '../../src/cluster/placement/turn.ts';
 import { readConstraint, satisfies } from '../../src/model/service/placement.ts';
 
 const node = (name: string, more: Partial<PlacementNode> = {}): PlacementNode => ({
@@ -157,4 +158,33 @@ describe('constraints', () => {
       expect(satisfies(host, [text])).toBe(false);
     },
   );
+});
+
+describe('planTurns', () => {
+  const node = (name: string, more: Partial<TurnNode> = {}): TurnNode => ({
+    name,
+    state: 'ready',
+    stale: 2,
+    mayRenew: false,
+    ...more,
+  });
+  const begin = (nodes: readonly TurnNode[], parallelism?: number) => planTurns(nodes, parallelism).begin;
+
+  test('one node after another, or so many at once as are allowed', () => {
+    expect(planTurns([node('b'), node('a'), node('c')])).toEqual({ begin: ['a'], underWay: true });
+    expect(begin([node('a', { mayRenew: true }), node('b')])).toEqual([]);
+    expect(begin([node('a', { mayRenew: true, stale: 0 }), node('b'), node('c')])).toEqual(['b']);
+    expect(begin([node('a', { mayRenew: true }), node('b'), node('c'), node('d')], 3)).toEqual(['b', 'c']);
+    expect(planTurns([node('a', { stale: 0 }), node('b', { stale: 0, mayRenew: true })])).toEqual({
+      begin: [],
+      underWay: false,
+    });
+  });
+
+  test('who is silent gets no turn; who is lost in the middle of it does not hold up the others', () => {
+    expect(begin([node('a', { state: 'unreachable' }), node('b', { state: 'lost' }), node('c')])).toEqual(['c']);
+    expect(begin([node('a', { mayRenew: true, state: 'unreachable' }), node('b')])).toEqual([]);
+    expect(begin([node('a', { mayRenew: true, state: 'lost' }), node('b')])).toEqual(['b']);
+    expect(planTurns([node('a', { state: 'lost' })])).toEqual({ begin: [], underWay: false });
+  });
 });

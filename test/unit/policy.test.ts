@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { planDockerUser } from '../../src/controller/firewall/docker.ts';
-import { findBlockers } from '../../src/controller/firewall/forward.ts';
+import { asksForState, findBlockers } from '../../src/controller/firewall/forward.ts';
 import { renderPolicy } from '../../src/controller/firewall/policy.ts';
 import { renderGuard } from '../../src/controller/firewall/vxlan.ts';
 import { digestTable } from '../../src/model/nft/digest.ts';
@@ -49,6 +49,19 @@ describe('policy table', () => {
     }));
     const lines = (text: string) => text.split('\n').length;
     expect(lines(renderPolicy('t', many))).toBe(lines(renderPolicy('t', [web])));
+  });
+
+  test('what stays within a network across hosts is not tracked, but for its gateway, or where somebody asks for its state', () => {
+    const mesh = { ...web, ifname: 'slmesh', slot: 3 };
+    const zone = (network: typeof mesh & { tracked?: boolean }): string =>
+      /chain zone-3 \{([^}]*)\}/.exec(renderPolicy('t', [network]))![1]!;
+    expect(zone(mesh).trim().split(/\n\s*/)).toEqual([
+      'ip daddr != 10.1.0.1 ip daddr 10.1.0.0/24 notrack accept',
+      'ip6 daddr != fd00:1::1 ip6 daddr fd00:1::/64 notrack accept',
+      'ct original zone set 3',
+    ]);
+    expect(zone({ ...mesh, tracked: true }).trim()).toBe('ct original zone set 3');
+    expect(renderPolicy('t', [web])).not.toContain('notrack');
   });
 
   test('a digest is blind to handles, counters and the order of elements, and sees everything else', () => {
@@ -122,6 +135,40 @@ describe('who drops what we forward', () => {
   });
 });
 
+describe('who asks for the state of connections within a network', () => {
+  const chain = (name: string, extra: object = {}) => ({ chain: { family: 'ip', table: 'filter', name, ...extra } });
+  const forward = chain('FORWARD', { type: 'filter', hook: 'forward', policy: 'accept' });
+  const rule = (name: string, ...expr: object[]) => ({ rule: { family: 'ip', table: 'filter', chain: name, expr } });
+  const at = (key: string, right: unknown) => ({ match: { op: '==', left: { meta: { key } }, right } });
+  const state = { match: { op: 'in', left: { ct: { key: 'state' } }, right: ['established'] } };
+  const accept = { accept: null };
+  const asks = (...ruleset: Record<string, unknown>[]) =>
+    asksForState(ruleset, 'slabc', (table) => table.startsWith('sluice-'));
+
+  test('a rule for all, in whatever chain it stands and however it asks', () => {
+    expect(asks(forward, rule('FORWARD', state, accept))).toBe(true);
+    expect(asks(forward, rule('FORWARD', { vmap: { key: { ct: { key: 'state' } }, data: { set: [] } } }))).toBe(true);
+    expect(asks(forward, rule('FORWARD', { xt: { type: 'match', name: 'conntrack' } }, accept))).toBe(true);
+    // An older nft does not say which module it is.
+    expect(asks(forward, rule('FORWARD', { xt: null }, accept))).toBe(true);
+    const port = { match: { op: '==', left: { payload: { protocol: 'tcp', field: 'dport' } }, right: 80 } };
+    expect(asks(forward, rule('FORWARD', port, { jump: { target: 'web' } }), rule('web', state, accept))).toBe(true);
+    const admin = { chain: { family: 'inet', table: 'sluice-admin', name: 'f', type: 'filter', hook: 'forward' } };
+    expect(asks(admin, { rule: { family: 'inet', table: 'sluice-admin', chain: 'f', expr: [state] } })).toBe(true);
+  });
+
+  test('nobody: for other interfaces, behind an accept for ours, at other hooks, or in our own tables', () => {
+    expect(asks(forward)).toBe(false);
+    expect(asks(forward, rule('FORWARD', at('oifname', 'docker0'), state, accept))).toBe(false);
+    expect(asks(forward, rule('FORWARD', at('iifname', 'eth0'), { xt: null }, accept))).toBe(false);
+    expect(asks(forward, rule('FORWARD', at('iifname', 'sl*'), accept), rule('FORWARD', state, accept))).toBe(false);
+    expect(asks(forward, rule('FORWARD', { xt: { type: 'match', name: 'comment' } }, accept))).toBe(false);
+    expect(asks(chain('INPUT', { type: 'filter', hook: 'input' }), rule('INPUT', state, accept))).toBe(false);
+    const ours = { family: 'inet', table: 'sluice-x-policy', name: 'forward', type: 'filter', hook: 'forward' };
+    expect(asks({ chain: ours }, { rule: { ...ours, chain: 'forward', expr: [state] } })).toBe(false);
+  });
+});
+
 describe('who keeps other nodes from the VXLAN port', () => {
   const chain = (extra: object = {}) => ({
     chain: { family: 'ip', table: 'filter', name: 'INPUT', type: 'filter', hook: 'input', policy: 'drop', ...extra },
@@ -167,12 +214,38 @@ describe('guard of the VXLAN port', () => {
     expect(text).toContain('set vteps6 { type ipv6_addr; elements = { 2001:db8::2 }; }');
     expect(text).toContain('set sandboxes { type ifname; elements = { "sla", "slb" }; }');
     expect(text).toContain('iifname "eth0" ip saddr @vteps4 accept');
+    // Nothing of the tunnel itself is tracked, in either direction.
+    expect(text).toContain('iifname "eth0" ip daddr 192.0.2.1 ip saddr @vteps4 notrack accept');
+    expect(text).toContain('udp dport 4789 ip saddr 192.0.2.1 ip daddr @vteps4 notrack');
+    const six = { ...underlay, address: '2001:db8::1' };
+    expect(renderGuard('t', { underlay: six, vteps, bridges: [] })).toContain('ip6 daddr @vteps6 notrack');
   });
 
   test('of an address on lo it does not ask for the interface', () => {
     const text = renderGuard('t', { underlay: { ...underlay, ifname: 'lo' }, vteps: [], bridges: [] });
     expect(text).toContain('    ip saddr @vteps4 accept');
     expect(text).toContain('set vteps4 { type ipv4_addr; }');
+  });
+});
+
+describe('guard of the device for tests of checksums', () => {
+  const underlay = { address: '192.0.2.1', port: 4789, ifname: 'eth0' };
+  const prefix = 'fd73:6c75:6963:12b5::/64';
+
+  test('refuses SYNs to one port, lets refusals in, and nothing else to it or through it', () => {
+    const text = renderGuard('t', { underlay, vteps: [], bridges: [] });
+    const chain = /chain probe \{\n([^}]*\}[^}]*?)\n {2}\}/
+      .exec(text)![1]!
+      .split('\n')
+      .map((line) => line.trim());
+    expect(chain).toEqual([
+      'type filter hook prerouting priority raw; policy accept;',
+      `ip6 daddr ${prefix} iifname != { "sxprobet", "lo" } counter drop comment "probe address from elsewhere"`,
+      'iifname != "sxprobet" accept',
+      `ip6 saddr ${prefix} ip6 daddr ${prefix} tcp dport 9 tcp flags & (fin | syn | rst | ack) == syn counter reject with tcp reset`,
+      `ip6 saddr ${prefix} ip6 daddr ${prefix} tcp sport 9 tcp flags & rst == rst counter accept`,
+      'counter drop comment "anything else by the probe"',
+    ]);
   });
 });
 

@@ -3,10 +3,11 @@ import { renderPublish, slotsOf, widest } from '../../src/balancer/nft/table.ts'
 import { UsageError } from '../../src/cli/command/command.ts';
 import { readPublish } from '../../src/cli/command/publish.ts';
 import type { PublishedPort } from '../../src/contracts/publisher.ts';
-import { isKeptIn, planPort, planWays } from '../../src/controller/publish/plan.ts';
-import { portChooser, publishOf } from '../../src/desired/container/publish.ts';
+import { type Defaults, isKeptIn, planPort, planWays } from '../../src/controller/publish/plan.ts';
+import { portChooser, publishOf, publishRequests } from '../../src/desired/container/publish.ts';
 import { createFakeKernel } from '../../src/kernel/fake.ts';
 import type { PublishSpec } from '../../src/model/container.ts';
+import { createFakeImages } from './image-fake.ts';
 
 describe('--publish', () => {
   test.each([
@@ -119,6 +120,31 @@ describe('what a container publishes', () => {
     expect(all).toHaveLength(5);
   });
 
+  test('with publishAll what the image exposes comes after what is named, in order', () => {
+    const config = createFakeImages().put('web', { ports: ['443/tcp', '53/udp', '80', '53/tcp'] }).config;
+    expect(publishRequests({ image: 'web', publish: [{ published: 8080, target: 80 }] }, { config })).toEqual([
+      { published: 8080, target: 80 },
+    ]);
+    expect(
+      publishRequests({ image: 'web', publish: [{ published: 8080, target: 80 }], publishAll: true }, { config }),
+    ).toEqual([
+      { published: 8080, target: 80 },
+      { target: 53, protocol: 'tcp' },
+      { target: 53, protocol: 'udp' },
+      { target: 443, protocol: 'tcp' },
+    ]);
+  });
+
+  test.each(['80/sctp', '0/tcp', '70000/tcp', '80-90/tcp'])(
+    'an image that exposes %s is not published whole',
+    (port) => {
+      const { config } = createFakeImages().put('odd', { ports: [port] });
+      expect(() => publishRequests({ image: 'odd', publishAll: true }, { config })).toThrow(
+        expect.objectContaining({ code: 'request.invalid', message: expect.stringContaining(port) }),
+      );
+    },
+  );
+
   test('chosen ports are free, on the host and in the store', () => {
     const { ports } = createFakeKernel();
     ports.foreign.set('tcp/49153', 'nginx (process 7)');
@@ -134,6 +160,8 @@ describe('what a container publishes', () => {
   });
 });
 
+const OPEN: Defaults = { closed: false, loopback6: true };
+
 describe('on this host', () => {
   const way = (network: string, priority: number, address: string, subnet: string) => ({
     network,
@@ -148,13 +176,13 @@ describe('on this host', () => {
     way('b', 0, 'fd02::2', 'fd02::/64'),
   ]);
   const spec: PublishSpec = { published: 8080, target: 80, protocol: 'tcp', mode: 'host' };
-  const addresses = (given: Partial<PublishSpec>, defaults = { closed: false }) =>
+  const addresses = (given: Partial<PublishSpec>, defaults: Defaults = OPEN) =>
     planPort({ ...spec, ...given }, ways, defaults)?.map(({ address }) => address) ?? null;
 
   test('by the endpoint that has the default route, each family apart', () => {
     expect(ways.map(({ address }) => address)).toEqual(['10.1.0.2', 'fd02::2']);
     expect(planWays([way('a', 0, '10.1.0.2', ''), way('b', 1, '10.2.0.2', '')])[0]?.network).toBe('b');
-    expect(planPort(spec, ways, { closed: false })).toEqual([
+    expect(planPort(spec, ways, OPEN)).toEqual([
       {
         address: '0.0.0.0',
         port: 8080,
@@ -173,8 +201,9 @@ describe('on this host', () => {
   });
 
   test('where strangers are kept out, on the loopback, unless somebody said otherwise', () => {
-    const closed = { closed: true };
-    expect(addresses({}, closed)).toEqual(['127.0.0.1']);
+    const closed = { ...OPEN, closed: true };
+    expect(addresses({}, closed)).toEqual(['127.0.0.1', '::1']);
+    expect(addresses({}, { ...closed, loopback6: false })).toEqual(['127.0.0.1']);
     expect(addresses({ from: 'any' }, closed)).toEqual(['0.0.0.0', '::']);
     expect(addresses({ from: ['10.0.0.0/8'] }, closed)).toEqual(['0.0.0.0', '::']);
     expect(addresses({ address: '10.9.9.9' }, closed)).toEqual(['10.9.9.9']);
@@ -182,14 +211,31 @@ describe('on this host', () => {
     expect(isKeptIn(spec, closed)).toBe(true);
   });
 
+  test('::1 leads to IPv6, else over TCP to IPv4, whoever else may come', () => {
+    const [four] = ways;
+    const own = (given: Partial<PublishSpec>, given2 = ways, defaults = OPEN) =>
+      planPort({ ...spec, ...given }, given2, defaults)?.map(({ address, from, backends }) => [
+        address,
+        from,
+        ...backends.map((backend) => backend.address),
+      ]) ?? null;
+    expect(own({ address: '::1' })).toEqual([['::1', 'any', 'fd02::2']]);
+    expect(own({ address: '::1' }, [four!])).toEqual([['::1', 'any', '10.1.0.2']]);
+    expect(own({ address: '::1', protocol: 'udp' }, [four!])).toBeNull();
+    expect(own({ from: ['10.0.0.0/8'] }, [four!])).toEqual([
+      ['0.0.0.0', ['10.0.0.0/8'], '10.1.0.2'],
+      ['::1', 'any', '10.1.0.2'],
+    ]);
+    expect(own({ protocol: 'udp' }, [four!])).toEqual([['0.0.0.0', 'any', '10.1.0.2']]);
+    expect(own({}, [four!], { ...OPEN, loopback6: false })).toEqual([['0.0.0.0', 'any', '10.1.0.2']]);
+    expect(own({ address: '::' }, [four!])).toBeNull();
+  });
+
   test('prefixes are those of the family; what cannot be reached is nothing', () => {
     const from = ['10.0.0.0/8', 'fd00::/8'];
-    expect(planPort({ ...spec, from }, ways, { closed: false })?.map((port) => port.from)).toEqual([
-      ['10.0.0.0/8'],
-      ['fd00::/8'],
-    ]);
-    expect(planPort(spec, [], { closed: false })).toBeNull();
-    expect(planPort({ ...spec, address: 'fd00::1' }, ways.slice(0, 1), { closed: false })).toBeNull();
+    expect(planPort({ ...spec, from }, ways, OPEN)?.map((port) => port.from)).toEqual([['10.0.0.0/8'], ['fd00::/8']]);
+    expect(planPort(spec, [], OPEN)).toBeNull();
+    expect(planPort({ ...spec, address: 'fd00::1' }, ways.slice(0, 1), OPEN)).toBeNull();
   });
 });
 
@@ -204,20 +250,27 @@ describe('a service on this host', () => {
   const spec: PublishSpec = { published: 8080, target: 80, protocol: 'tcp', mode: 'host' };
 
   test('leads to all of its backends, and stays published without any', () => {
-    const [port] = planPort(spec, [backend(2), { ...backend(3), port: 8000 }], { closed: false }, [4])!;
+    const [port] = planPort(spec, [backend(2), { ...backend(3), port: 8000 }], OPEN, [4])!;
     expect(port?.backends.map(({ address, port }) => [address, port])).toEqual([
       ['10.1.0.2', 80],
       ['10.1.0.3', 8000],
     ]);
-    expect(planPort(spec, [], { closed: false }, [4, 6])?.map(({ address, backends }) => [address, backends])).toEqual([
+    expect(planPort(spec, [], OPEN, [4, 6])?.map(({ address, backends }) => [address, backends])).toEqual([
       ['0.0.0.0', []],
       ['::', []],
     ]);
-    expect(planPort(spec, [], { closed: false })).toBeNull();
+    expect(planPort(spec, [], OPEN)).toBeNull();
   });
 });
 
 describe('publish table', () => {
+  test('leaves ::1 to the connect hook', () => {
+    const backends = [{ address: '10.77.0.9', port: 80, ifname: 'br9', subnet: '10.77.9.0/24' }];
+    const text = renderPublish('x', [{ address: '::1', port: 8080, protocol: 'tcp', from: 'any', backends }]);
+    expect(text).not.toMatch(/8080|10\.77|br9/);
+    expect(text).toContain('ip6 daddr ::1 return');
+  });
+
   const port = (n: number): PublishedPort => ({
     address: '0.0.0.0',
     port: n,

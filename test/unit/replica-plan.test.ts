@@ -46,6 +46,14 @@ describe('planReplicas', () => {
     expect(planReplicas(2, 1, [replica(1), { ...leaving, ended: true }]).remove).toEqual(['r2']);
   });
 
+  test('of an earlier image none goes while it is another node`s turn, but what is missing is made and what is too much goes', () => {
+    const plan = (count: number, replicas: readonly ReplicaFacts[]) => planReplicas(count, 2, replicas, false);
+    expect(plan(3, many(3))).toEqual({ create: [], leave: [], remove: [] });
+    expect(plan(3, many(2))).toEqual({ create: [3], leave: [], remove: [] });
+    expect(plan(2, [replica(1), replica(2, { version: 2 }), replica(3)]).leave).toEqual(['r3']);
+    expect(plan(1, [replica(1), replica(2, { serving: false })]).leave).toEqual(['r2']);
+  });
+
   test('of an earlier image one goes for each new one that serves', () => {
     const old = many(3);
     expect(planReplicas(3, 2, old)).toEqual({ create: [4], leave: [], remove: [] });

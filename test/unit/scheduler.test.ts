@@ -6,7 +6,7 @@ import { SluiceError } from '../../src/errors.ts';
 import { createLogger } from '../../src/log.ts';
 import { clusterTopic, objectKey, placementTopic } from '../../src/model/keys.ts';
 import type { NodeState } from '../../src/model/node.ts';
-import type { Assignment, PlacementSpec } from '../../src/model/service/placement.ts';
+import type { Assignment, PlacementSpec, Unplaced } from '../../src/model/service/placement.ts';
 import { createMemoryStore } from '../../src/store/memory.ts';
 import { createManualClock, type ManualClock } from '../clock.ts';
 
@@ -77,7 +77,7 @@ describe('schedulers', () => {
   const node = (id: string, spec: object = {}, labels = {}): Promise<number> =>
     put('node', id, { labels, owner: id, spec: { address: id, vtep: id, ...spec } });
   const service = (id: string, count: number, placement?: PlacementSpec, more: object = {}): Promise<number> =>
-    put('service', id, { spec: { replicas: { count, placement } }, ...more });
+    put('service', id, { spec: { replicas: { count, placement, version: 1 } }, ...more });
   const placed = async (id: string): Promise<Record<string, number>> => {
     const all = (await store.list<Assignment>('assignment/')).items.map(({ value }) => value);
     const its = all.filter(({ spec }) => spec.service === id);
@@ -116,6 +116,32 @@ describe('schedulers', () => {
     await service('shop', 5, undefined, { removing: true });
     await pass(50);
     expect(await placed('shop')).toEqual({});
+  });
+
+  test('what a scheduler of the next version wrote stays: fields, and assignments by rules of its own', async () => {
+    await service('shop', 2);
+    await put('service', 'batch', { schema: 2, spec: { jobs: 5 } });
+    await put('service', 'plain', { spec: {} });
+    const write = (id: string, owner: string, spec: object): Promise<number> => {
+      const value = { kind: 'assignment', id, name: id, owner, schema: 2, labels: {}, spec, later: 1 };
+      return store.transact([{ op: 'put', key: objectKey('assignment', id), value }]);
+    };
+    await write('1', 'a', { service: 'shop', count: 1, later: 2 });
+    await write('2', 'b', { service: 'batch', count: 5 });
+    await write('3', 'b', { job: 'nightly' });
+    await write('4', 'c', { service: 'gone', count: 1 });
+    start('a');
+    await pass(200);
+    await service('shop', 4);
+    await pass(50);
+    const all = (await store.list<Assignment>('assignment/')).items.map(({ value }) => value);
+    const by = (id: string): unknown => all.find((one) => one.id === id);
+    expect(await placed('shop')).toEqual({ a: 2, b: 1, c: 1 });
+    expect(by('1')).toMatchObject({ schema: 2, later: 1, spec: { count: 2, later: 2 } });
+    expect(by('2')).toMatchObject({ spec: { service: 'batch', count: 5 } });
+    expect(by('3')).toMatchObject({ spec: { job: 'nightly' } });
+    // Its service is no more, whatever the version.
+    expect(by('4')).toBeUndefined();
   });
 
   test('a leader that is cut off is followed by another, and what it decides late is refused', async () => {
@@ -173,6 +199,87 @@ describe('schedulers', () => {
     states.set('c', 'lost');
     await pass(GRACE - 2_000);
     expect(await placed('shop')).toEqual({ a: 1, b: 1, c: 1 });
+  });
+
+  test('what has no place is said, with the reason of each node, until it has one', async () => {
+    const unplaced = async () =>
+      Object.fromEntries(
+        (await store.list<Unplaced>('unplaced/')).items.map(({ value }) => [value.service, value.message]),
+      );
+    start('a');
+    await node('b', { availability: 'drained' });
+    await node('c', {}, { zone: 'z' });
+    await service('shop', 3, { constraints: ['node.labels.zone==z'], perNodeMax: 1 });
+    await service('watch', 1, { mode: 'global', constraints: ['node.name==d'] });
+    await service('fine', 2);
+    await pass(200);
+    expect(await unplaced()).toEqual({
+      shop: '2 of 3 have no place: a does not satisfy node.labels.zone==z, b is drained, c runs 1, as many as it may',
+      watch: 'none runs: a does not satisfy node.name==d, b is drained, c does not satisfy node.name==d',
+    });
+    const since = (await store.list<Unplaced>('unplaced/')).items[0]!.value.since;
+    await node('a', {}, { zone: 'z' });
+    await pass(50);
+    const { items } = await store.list<Unplaced>('unplaced/');
+    expect(items.map(({ value }) => value)).toContainEqual({
+      service: 'shop',
+      message: '1 of 3 has no place: a runs 1, as many as it may, b is drained, c runs 1, as many as it may',
+      since,
+    });
+    await service('shop', 2, { constraints: ['node.labels.zone==z'], perNodeMax: 1 });
+    await service('watch', 1, { mode: 'global' }, { removing: true });
+    await pass(50);
+    expect(await unplaced()).toEqual({});
+  });
+
+  test('of another image the nodes take turns, as many at once as the service says', async () => {
+    const renewing = async (id: string): Promise<string[]> => {
+      const all = (await store.list<Assignment>('assignment/')).items.map(({ value }) => value);
+      const { value } = (await store.get<{ spec: { replicas: { version: number } } }>(objectKey('service', id)))!;
+      const { version } = value.spec.replicas;
+      return all
+        .filter(({ spec }) => spec.service === id && spec.renew === version)
+        .map(({ owner }) => owner!)
+        .sort();
+    };
+    const shop = (version: number, placement?: PlacementSpec) =>
+      put('service', 'shop', { spec: { replicas: { count: 6, placement, version } } });
+    /** The node's containers of the service are of that version by now. */
+    const renewed = async (owner: string, version: number): Promise<void> => {
+      for (const slot of [1, 2]) {
+        const id = `${owner}${slot}`;
+        const spec = { wanted: 'running', replica: { service: 'shop', slot, version } };
+        await store.transact([
+          { op: 'put', key: objectKey('container', id), value: { kind: 'container', id, owner, spec } },
+        ]);
+      }
+    };
+    start('a');
+    await shop(1);
+    for (const name of NODES) await renewed(name, 1);
+    await pass(200);
+    expect(await renewing('shop')).toEqual(NODES);
+    await shop(2);
+    await pass(50);
+    expect(await renewing('shop')).toEqual(['a']);
+    await pass(2_000);
+    expect(await renewing('shop')).toEqual(['a']);
+    await renewed('a', 2);
+    await pass(400);
+    expect(await renewing('shop')).toEqual(['a', 'b']);
+    // One that is lost in its turn holds up nobody, and one that is silent before it waits.
+    states.set('b', 'lost');
+    await pass(600);
+    expect(await renewing('shop')).toEqual(['a', 'b', 'c']);
+    for (const name of ['b', 'c']) await renewed(name, 2);
+    states.set('b', 'ready');
+    await pass(600);
+    await shop(3, { updateParallelism: 2 });
+    await pass(50);
+    expect(await renewing('shop')).toEqual(['a', 'b']);
+    await service('local', 2, undefined, { owner: 'b' });
+    await pass(50);
+    expect(await placed('local')).toEqual({ b: 2 });
   });
 
   test('drained nodes, labels, limits and modes are followed', async () => {

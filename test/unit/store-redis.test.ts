@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { ensureGuarded, nameOf, parseRedisUrl } from '../../src/store/redis/url.ts';
-import { merge } from '../../src/store/redis/watch.ts';
+import { follows, merge } from '../../src/store/redis/watch.ts';
 import { makeFolder } from '../folder.ts';
 
 describe('the URL of a Redis', () => {
@@ -105,5 +105,20 @@ describe('pages of several streams', () => {
   test('end where a full one ends', () => {
     expect(revisions([1, 2, 5], [4, 6])).toEqual([[1, 2, 4, 5], false]);
     expect(revisions([1, 2, 5], [3, 4, 6])).toEqual([[1, 2, 3, 4, 5], false]);
+  });
+});
+
+describe('what a wait brings', () => {
+  const entry = (revision: number, after: number, run = 'r') =>
+    [`${revision}-0`, ['entries', '[]', 'actor', '', 'after', `${after}`, 'run', run]] as const;
+
+  test('follows what is known where every stream goes on without a gap, by the same server', () => {
+    expect(follows([[entry(7, 3), entry(9, 7)], [entry(8, 5)]], 5, 'r')).toBe(true);
+    // Something between was trimmed, or is on a server that is gone.
+    expect(follows([[entry(7, 6)]], 5, 'r')).toBe(false);
+    expect(follows([[entry(7, 5), entry(9, 8)]], 5, 'r')).toBe(false);
+    expect(follows([[entry(7, 5), entry(8, 7, 'another')]], 5, 'r')).toBe(false);
+    // An older version says nothing.
+    expect(follows([[['7-0', ['entries', '[]', 'actor', '']]]], 5, 'r')).toBe(false);
   });
 });

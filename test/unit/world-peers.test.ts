@@ -73,6 +73,35 @@ describe('the world of a node among others', () => {
     expect([...world.endpoints.keys()]).toEqual([id(10)]);
   });
 
+  test('what a list knew already is not told again by the watch that asked for it: its end may lie behind', async () => {
+    await networks();
+    const begin = Promise.withResolvers<void>();
+    let watches = 0;
+    const late = new Proxy(store, {
+      get(target, key) {
+        const value = Reflect.get(target, key);
+        if (key !== 'watch') return typeof value === 'function' ? value.bind(target) : value;
+        return async function* (topics: string[], from: number, signal: AbortSignal) {
+          if (++watches === 1) {
+            await begin.promise;
+            yield { type: 'relist', revision: from };
+          }
+          yield* target.watch(topics, from, signal);
+        };
+      },
+    });
+    world = new World({ store: late, clock: systemClock, node: 'a', logger: createLogger('silent'), shared: true });
+    await world.start();
+    // The first endpoint on a network has other topics followed: from where the list was.
+    await endpoint(10, 'a', MESH);
+    await remove(id(10), 'a', MESH);
+    begin.resolve();
+    await put('sandbox', id(50), 'a', {});
+    await until('the end of the log', () => world.sandboxes.has(id(50)));
+    expect(world.endpoints.size).toBe(0);
+    expect(world.joined()).toEqual([]);
+  });
+
   test('with its first endpoint on a network it comes to know the peers and follows them; with its last it forgets them', async () => {
     await networks();
     await endpoint(11, 'b', MESH);

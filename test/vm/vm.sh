@@ -1,17 +1,19 @@
 #!/bin/sh
 # Runs a command in a virtual machine with a stock Debian kernel over a copy-on-write view of this machine's root:
-#   vm.sh [-k bookworm|trixie] [-t SECONDS] [-m MEGABYTES] COMMAND [ARGUMENT]…
+#   vm.sh [-k bookworm|trixie] [-t SECONDS] [-m MEGABYTES] [-d DISK] COMMAND [ARGUMENT]…
 # Output comes as it is written; the exit status is the command's, 124 when time ran out, 125 when the machine did not come up.
 # The CPU is emulated (about ten times slower), so that it runs where KVM is not to be had. Needs qemu-system-x86 busybox-static
 # kmod cpio xz-utils e2fsprogs. Inside: cgroup v2 alone, loadable modules, a network of nothing but `lo`, temporary files on a
-# disk of its own, this folder as the working one.
+# disk of its own, mounted at /mnt, this folder as the working one. The disk is the file DISK, which is kept and may be that of an earlier
+# life of the machine; without one it goes with the machine.
 set -eu
-suite=bookworm seconds=600 memory=2048
-while getopts k:t:m: option; do
+suite=bookworm seconds=600 memory=2048 disk=
+while getopts k:t:m:d: option; do
   case $option in
     k) suite=$OPTARG ;;
     t) seconds=$OPTARG ;;
     m) memory=$OPTARG ;;
+    d) disk=$OPTARG ;;
     *) exit 2 ;;
   esac
 done
@@ -29,13 +31,19 @@ trap 'exit 130' INT TERM HUP
 
 quoted() { for word in "$@"; do printf "'%s' " "$(printf %s "$word" | sed "s/'/'\\\\''/g")"; done; }
 # A disk, as a host has one: neither the view of this machine's root nor memory carries everything that container roots ask for.
-truncate -s 8G "$job/disk"
-mkfs.ext4 -q -F "$job/disk"
+: "${disk:=$job/disk}"
+if [ ! -e "$disk" ]; then
+  truncate -s 8G "$disk"
+  mkfs.ext4 -q -F "$disk"
+fi
 {
   echo 'ip link set lo up'
   echo "export HOME=/root PATH=$(quoted "$PATH") SLUICE_LAB_SLOWNESS=$(quoted "${SLUICE_LAB_SLOWNESS:-10}")"
   echo 'set -e; export PATH=$PATH:/usr/sbin:/sbin; modprobe -a virtio_blk ext4; mount -t ext4 /dev/vda /mnt'
-  echo 'mkdir /mnt/lab /run/sluice-lab; mkdir -m 1777 /mnt/tmp; export TMPDIR=/mnt/tmp; mount --bind /mnt/lab /run/sluice-lab; set +e'
+  echo 'mkdir -p /mnt/lab /run/sluice-lab; mkdir -p -m 1777 /mnt/tmp; export TMPDIR=/mnt/tmp; mount --bind /mnt/lab /run/sluice-lab; set +e'
+  # The first memory cgroup has the kernel patch every allocation. An emulated CPU that runs into the patching traps for good
+  # (int3, a panic of 6.12): it happens while the machine is quiet.
+  echo 'echo +memory >/sys/fs/cgroup/cgroup.subtree_control && mkdir /sys/fs/cgroup/first'
   # An emulated CPU and signals on every bad access of WebAssembly (Node's own, for TypeScript) do not get on: Node dies now and then.
   echo 'export NODE_OPTIONS=--disable-wasm-trap-handler'
   echo "cd $(quoted "$PWD")"
@@ -52,7 +60,7 @@ qemu-system-x86_64 -accel tcg,thread=multi -cpu max,pku=off -smp 2 -m "$memory" 
   -kernel "$image/vmlinuz" -initrd "$image/initrd" -append 'console=ttyS0 quiet panic=-1' \
   -virtfs "$(share / machine ,readonly=on,multidevs=remap)" \
   -virtfs "$(share "$image/lib/modules" modules ,readonly=on)" \
-  -drive "file=$job/disk,if=virtio,format=raw,cache=unsafe" \
+  -drive "file=$disk,if=virtio,format=raw,cache=unsafe" \
   -virtfs "$(share "$job" job '')" >"$job/console" 2>&1 </dev/null &
 machine=$!
 tail -c +1 -f --pid=$machine "$job/output" &

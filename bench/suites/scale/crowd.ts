@@ -5,6 +5,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, rmSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
@@ -106,15 +107,12 @@ export class Crowd {
     const seeded = performance.now();
     const folder = join(this.folder, 'nodes');
     mkdirSync(folder);
-    const numbers = Array.from({ length: nodes }, (_, at) => at);
-    const starts: Promise<unknown>[] = [];
     for (let at = 0; at < nodes; at += NODES_A_PROCESS) {
       const worker = new Worker();
       this.#workers.push(worker);
       this.#children.push(worker.child);
-      starts.push(worker.ask({ do: 'start', url, dir: folder, nodes: numbers.slice(at, at + NODES_A_PROCESS) }));
     }
-    await Promise.all(starts);
+    await this.#start(url, folder);
     await this.#settle();
     const seconds = (from: number, to: number): number => Math.round((to - from) / 1_000);
     say(`${nodes} nodes: filled in ${seconds(startedAt, seeded)} s, up after ${seconds(seeded, performance.now())} s`);
@@ -138,7 +136,7 @@ export class Crowd {
   }
 
   change({ node, id }: SeededEndpoint): Promise<Answers['change']> {
-    return this.#workers[Math.floor(node / NODES_A_PROCESS)]!.ask({ do: 'change', node, endpoint: id });
+    return this.#workerOf(node).ask({ do: 'change', node, endpoint: id });
   }
 
   /** Read off their connections by node. */
@@ -169,6 +167,22 @@ export class Crowd {
       await ended;
     }
     rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  /** One node after the other, as many at once as there are processors: each lists the store, and all share this machine. */
+  async #start(url: string, dir: string): Promise<void> {
+    const left = Array.from({ length: this.scale.nodes }, (_, at) => at);
+    // Those of one process not one after the other: it has one processor.
+    left.sort((a, b) => (a % NODES_A_PROCESS) - (b % NODES_A_PROCESS) || a - b);
+    const lane = async (): Promise<void> => {
+      for (let node = left.shift(); node !== undefined; node = left.shift())
+        await this.#workerOf(node).ask({ do: 'start', url, dir, node });
+    };
+    await Promise.all(Array.from({ length: availableParallelism() }, lane));
+  }
+
+  #workerOf(node: number): Worker {
+    return this.#workers[Math.floor(node / NODES_A_PROCESS)]!;
   }
 
   #signal(signal: NodeJS.Signals): void {

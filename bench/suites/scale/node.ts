@@ -19,6 +19,7 @@ import { createIpam } from '../../../src/ipam/ipam.ts';
 import { createFakeKernel } from '../../../src/kernel/fake.ts';
 import { createLogger } from '../../../src/log.ts';
 import { statusPrefix, topicsOf } from '../../../src/model/keys.ts';
+import type { HostSpec } from '../../../src/model/node.ts';
 import type { Status } from '../../../src/model/object.ts';
 import { openSqliteStore } from '../../../src/store/sqlite.ts';
 import { createFakeImages } from '../../../test/unit/image-fake.ts';
@@ -43,16 +44,17 @@ export interface ScaleNode {
 /** `applied` hears the revision of every endpoint that the node's World took over. */
 export async function startNode(
   name: string,
-  address: string,
+  host: HostSpec,
   connect: Connect,
   dir: string,
   applied: (revision: number) => void,
 ): Promise<ScaleNode> {
   for (const sub of ['netns', 'sandbox']) mkdirSync(join(dir, sub), { recursive: true });
   const logger = createLogger('error', { node: name });
+  const local = await openSqliteStore({ path: join(dir, 'replica.db'), clock });
   const store = await openReplica({
     connect,
-    local: await openSqliteStore({ path: join(dir, 'replica.db'), clock }),
+    local,
     node: name,
     clock,
     logger,
@@ -60,18 +62,17 @@ export async function startNode(
   const cgroupBase = `/sys/fs/cgroup/scale-${name}`;
   const kernel = createFakeKernel({ clock });
   kernel.cgroups.ensure(cgroupBase);
-  const underlay = () => ({ address, port: 4789, ifname: 'eth0', mtu: 1500 });
+  const underlay = () => ({ address: host.address, port: host.port, ifname: 'eth0', mtu: 1500 });
   const driver = new OverlayDriver({ instance: 'scale', kernel, underlay }, clock);
   const drivers = { get: () => driver, names: () => ['overlay'] };
   const ipams = new Map([['default', createIpam({ store, clock, pools: [], node: name })]]);
   const images = createFakeImages();
-  const desired = createDesired({ store, clock, node: name, drivers, ipams, images, hostPrefixes: () => [] });
+  const desired = createDesired({ store, local, clock, node: name, drivers, ipams, images, hostPrefixes: () => [] });
   const world = new World({ store, clock, node: name, logger, shared: true });
   const tracker = new Tracker({ sink: desired.statuses, clock, node: name });
   const dataplane = createFakeDataplane();
   await dataplane.start();
-  const describe = () => ({ address, vtep: address, port: 4789, hostRoutes: ['198.18.0.0/16'] });
-  const registration = new Registration({ store, clock, logger, node: name, describe });
+  const registration = new Registration({ store, clock, logger, node: name, describe: () => host });
   const membership = new Membership({
     store,
     clock,
@@ -85,7 +86,7 @@ export async function startNode(
   });
   membership.start();
   await registration.start();
-  const statuses = (await store.list<Status>(statusPrefix())).items.map(({ value }) => value);
+  const statuses = (await store.list<Status>(statusPrefix(), { concerning: name })).items.map(({ value }) => value);
   const context = {
     instance: 'scale',
     node: name,
@@ -130,8 +131,7 @@ export async function startNode(
       return store.transact([records.change(endpoint, { spec })], { topics });
     },
     settled(nodes) {
-      if (membership.sessionOf(name).epoch === undefined || world.nodes.size < nodes) return false;
-      return [...world.nodes.values()].every((node) => membership.sessionOf(node.name).state === 'ready');
+      return membership.sessionOf(name).epoch !== undefined && world.nodes.size >= nodes && membership.isCalm;
     },
     async close() {
       registration.stop();

@@ -1,4 +1,5 @@
 /** What a cluster of a size holds: networks, endpoints and services, and which nodes take part in which network. Pure. */
+import type { HostSpec } from '../../../src/model/node.ts';
 
 export interface Scale {
   readonly nodes: number;
@@ -26,6 +27,11 @@ export const BACKENDS = 2;
 
 export const nodeName = (at: number): string => `n${String(at).padStart(3, '0')}`;
 export const addressOfNode = (at: number): string => `198.18.${at >> 8}.${at & 255}`;
+/** What the node finds on its host. */
+export const hostOfNode = (at: number): HostSpec => {
+  const address = addressOfNode(at);
+  return { address, vtep: address, port: 4789, hostRoutes: ['198.18.0.0/16'] };
+};
 
 /** `all` with an endpoint of every node, `ten` of the first ten, and the rest on networks of ten nodes each. */
 export function planNetworks({ nodes, endpoints, services }: Scale): readonly PlannedNetwork[] {

@@ -1,14 +1,16 @@
 /** Fills a Redis with what a cluster holds, by the code that answers requests: written to a store in memory first, which is quicker, then copied. */
 import { OverlayDriver } from '../../../plugins/overlay/overlay.ts';
 import { systemClock } from '../../../src/clock.ts';
+import { Registration } from '../../../src/cluster/registration.ts';
 import type { Op, Store } from '../../../src/contracts/store.ts';
 import { createDesired, type Desired } from '../../../src/desired/desired.ts';
 import { createIpam } from '../../../src/ipam/ipam.ts';
 import { createFakeKernel } from '../../../src/kernel/fake.ts';
+import { createLogger } from '../../../src/log.ts';
 import { createMemoryStore } from '../../../src/store/memory.ts';
 import { openRedisStore } from '../../../src/store/redis/redis.ts';
 import { createFakeImages } from '../../../test/unit/image-fake.ts';
-import { BACKENDS, nodeName, type PlannedNetwork, planNetworks, type Scale } from './population.ts';
+import { BACKENDS, hostOfNode, nodeName, type PlannedNetwork, planNetworks, type Scale } from './population.ts';
 
 /** Records in one transaction. */
 const RECORDS = 500;
@@ -51,6 +53,11 @@ export async function populate(store: Store, scale: Scale): Promise<readonly See
       hostPrefixes: () => [],
     });
   const nodes = Array.from({ length: scale.nodes }, (_, at) => desiredOf(nodeName(at)));
+  // Known to each other from the start: what is measured is a cluster that is there, not one that comes together.
+  for (let at = 0; at < scale.nodes; at++) {
+    const describe = () => hostOfNode(at);
+    await new Registration({ store, clock, logger: createLogger('error'), node: nodeName(at), describe }).refresh();
+  }
   const made: SeededEndpoint[] = [];
   for (const network of planNetworks(scale)) {
     await nodes[0]!.networks.put(network.name, { driver: 'overlay', subnets: [{ cidr: network.cidr }] });

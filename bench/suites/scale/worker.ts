@@ -8,10 +8,10 @@ import { systemClock } from '../../../src/clock.ts';
 import { openRedisStore } from '../../../src/store/redis/redis.ts';
 import { monotonicMs } from '../../probe/prober.ts';
 import { type Connect, type ScaleNode, startNode } from './node.ts';
-import { addressOfNode, nodeName } from './population.ts';
+import { hostOfNode, nodeName } from './population.ts';
 
 export type Order =
-  | { readonly do: 'start'; readonly url: string; readonly dir: string; readonly nodes: readonly number[] }
+  | { readonly do: 'start'; readonly url: string; readonly dir: string; readonly node: number }
   | { readonly do: 'settled'; readonly nodes: number }
   | { readonly do: 'change'; readonly node: number; readonly endpoint: string }
   | { readonly do: 'applied' }
@@ -32,9 +32,6 @@ export interface Answers {
   /** Bytes a node: heap and what hangs on it, without what the process had before. */
   readonly memory: number;
 }
-
-/** Nodes of one process that start at once: each lists the whole store. */
-const STARTING = 4;
 
 /** Which node opens a connection: whatever follows from its start belongs to it. */
 const whose = new AsyncLocalStorage<number>();
@@ -67,28 +64,18 @@ function took(revision: number): void {
   applied.set(revision, { nodes: seen.nodes + 1, lastMs: monotonicMs() });
 }
 
-async function start(url: string, dir: string, numbers: readonly number[]): Promise<null> {
-  const left = [...numbers];
-  const connect: Connect = (seen) => openRedisStore({ url, clock: systemClock, seen });
-  const startSome = async (): Promise<void> => {
-    for (let at = left.shift(); at !== undefined; at = left.shift()) {
-      const node = at;
-      const folder = join(dir, nodeName(node));
-      mkdirSync(folder);
-      nodes.set(
-        node,
-        await whose.run(node, () => startNode(nodeName(node), addressOfNode(node), connect, folder, took)),
-      );
-    }
-  };
-  await Promise.all(Array.from({ length: STARTING }, startSome));
+async function start(url: string, dir: string, node: number): Promise<null> {
+  const connect: Connect = (seen, onTerm) => openRedisStore({ url, clock: systemClock, seen, onTerm });
+  const folder = join(dir, nodeName(node));
+  mkdirSync(folder);
+  nodes.set(node, await whose.run(node, () => startNode(nodeName(node), hostOfNode(node), connect, folder, took)));
   return null;
 }
 
 async function obey(order: Order): Promise<Answers[Order['do']]> {
   switch (order.do) {
     case 'start':
-      return start(order.url, order.dir, order.nodes);
+      return start(order.url, order.dir, order.node);
     case 'settled':
       return [...nodes.values()].every((node) => node.settled(order.nodes));
     case 'change': {

@@ -1,15 +1,14 @@
 /** What a container runs: the user's words over the image's, as Docker merges them. */
 import type { ImageConfig } from '../../../src/contracts/image.ts';
 import { SluiceError } from '../../../src/errors.ts';
+import { argsOf } from '../../../src/model/container/args.ts';
 import type { ContainerSpec } from '../../../src/model/container.ts';
 
 const PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
-/** Entrypoint and command in one; `runtime.spec` when there is neither. An entrypoint of the user's drops the image's command. */
-export function argsOf(spec: Pick<ContainerSpec, 'entrypoint' | 'command' | 'image'>, image: ImageConfig): string[] {
-  const entrypoint = spec.entrypoint ?? image.entrypoint;
-  const command = spec.command ?? (spec.entrypoint === undefined ? image.command : []);
-  const args = [...entrypoint, ...command];
+/** Entrypoint and command in one; `runtime.spec` when there is neither. */
+export function programOf(spec: Pick<ContainerSpec, 'entrypoint' | 'command' | 'image'>, image: ImageConfig): string[] {
+  const args = argsOf(spec, image);
   if (args.length > 0) return args;
   throw new SluiceError('runtime.spec', `${spec.image} has no command, and none was given`, { image: spec.image });
 }

@@ -3,7 +3,7 @@ import type { ContainerPlan, ExecPlan } from '../../../src/contracts/runtime.ts'
 import { SluiceError } from '../../../src/errors.ts';
 import type { ContainerSpec, DeviceSpec } from '../../../src/model/container.ts';
 import { capabilitiesOf } from './capability.ts';
-import { argsOf, envOf } from './command.ts';
+import { envOf, programOf } from './command.ts';
 import { deviceRules, type HostSize, resourcesOf } from './limit.ts';
 import { mountsOf, type OciMount } from './mount.ts';
 import { type Seccomp, seccompProfile } from './seccomp.ts';
@@ -133,7 +133,7 @@ export function bundleSpec(plan: ContainerPlan, found: Found) {
   const { user } = found;
   const cwd = spec.workdir || image.workdir || '/';
   if (!cwd.startsWith('/')) throw new SluiceError('runtime.spec', `--workdir ${cwd} is not absolute`, { workdir: cwd });
-  const args = argsOf(spec, image);
+  const args = programOf(spec, image);
   const env = envOf(spec.env, image.env, { home: user.home, hostname: spec.hostname, tty: spec.tty });
   const main = processOf(spec, found.host.capabilities, {
     user,

@@ -15,11 +15,14 @@ const failure = (words: string, path: string): SluiceError =>
     ? new SluiceError('runtime.notfound', `${path}: ${words.trim() || 'there is no such path'}`, { path })
     : new SluiceError('runtime.failed', `${path}: ${words.trim() || 'tar failed'}`, { path });
 
-/** Ends the transfer when nothing moves; `moved` says that something did. */
-function guard(clock: Clock, stop: () => void) {
-  let late = false;
+/** Ends the transfer when nothing moves; `moved` says that something did. `over` rejects then, for whoever waits for what does not come. */
+function guard(clock: Clock, path: string, stop: () => void) {
+  let late: SluiceError | undefined;
+  const { promise: over, reject } = Promise.withResolvers<never>();
+  over.catch(() => undefined);
   const end = (): void => {
-    late = true;
+    late = new SluiceError('runtime.failed', `${path}: nothing was copied for ${STALL_MS / 1000} s`, { path });
+    reject(late);
     stop();
   };
   let timer = clock.after(STALL_MS, end);
@@ -28,11 +31,11 @@ function guard(clock: Clock, stop: () => void) {
       timer.cancel();
       timer = clock.after(STALL_MS, end);
     },
+    over,
     done: () => timer.cancel(),
     /** Fails when it was this that ended it. */
-    check(path: string): void {
-      if (late)
-        throw new SluiceError('runtime.failed', `${path}: nothing was copied for ${STALL_MS / 1000} s`, { path });
+    check(): void {
+      if (late) throw late;
     },
   };
 }
@@ -52,14 +55,14 @@ export async function* copyOut(clock: Clock, tools: Tools, root: string, path: s
   const end = ended(child);
   // Told by the loop's end; an early one must not be an unhandled rejection.
   end.catch(() => undefined);
-  const stall = guard(clock, () => child.kill('SIGKILL'));
+  const stall = guard(clock, path, () => child.kill('SIGKILL'));
   try {
     for await (const chunk of child.stdout as AsyncIterable<Buffer>) {
       yield chunk;
       stall.moved();
     }
     const code = await end;
-    stall.check(path);
+    stall.check();
     if (code !== 0) throw failure(words(), path);
   } finally {
     stall.done();
@@ -80,11 +83,20 @@ export async function copyIn(
   const words = collect(child.stderr);
   const end = ended(child);
   end.catch(() => undefined);
-  const stall = guard(clock, () => child.kill('SIGKILL'));
+  const stall = guard(clock, path, () => child.kill('SIGKILL'));
+  const chunks = tar[Symbol.asyncIterator]();
   async function* watched(): AsyncGenerator<Uint8Array> {
-    for await (const chunk of tar) {
-      stall.moved();
-      yield chunk;
+    try {
+      for (;;) {
+        // A sender that stands still cannot be told to end: it is left.
+        const { value, done } = await Promise.race([chunks.next(), stall.over]);
+        if (done) return;
+        stall.moved();
+        yield value;
+      }
+    } finally {
+      // What it says to its end is of no interest any more.
+      chunks.return?.().catch(() => undefined);
     }
   }
   try {
@@ -93,7 +105,7 @@ export async function copyIn(
       if (error.code !== 'EPIPE' && error.code !== 'ERR_STREAM_PREMATURE_CLOSE') throw error;
     });
     const code = await end;
-    stall.check(path);
+    stall.check();
     if (code !== 0) throw failure(words(), path);
   } finally {
     stall.done();

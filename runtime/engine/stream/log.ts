@@ -2,6 +2,7 @@
 import { type FSWatcher, watch } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import type { LogLine, LogOptions } from '../../../src/contracts/runtime.ts';
+import { type LogFile, logFiles } from './rotation.ts';
 
 const CHUNK_BYTES = 64 << 10;
 /** A line that conmon did not end, because it was killed, is told in pieces of this size. */
@@ -15,11 +16,11 @@ export function parseLine(line: string): LogLine | null {
   return { time: time!, stream: stream as LogLine['stream'], text: whole === 'F' ? `${text}\n` : text! };
 }
 
-/** Reads the lines that a file has and gets; begins anew with the file that takes its place when it was rotated. */
+/** Reads the lines that a log has and gets, over its parts from the oldest on (rotation.ts). */
 class Reader {
   readonly #path: string;
   #file: FileHandle | null = null;
-  #inode = 0;
+  #inode = 0n;
   #at = 0;
   #rest: Buffer = Buffer.alloc(0);
 
@@ -29,8 +30,15 @@ class Reader {
 
   /** Everything that is there by now. */
   async *read(): AsyncGenerator<LogLine> {
+    // Somebody emptied it in place.
+    if (this.#file && (await this.#file.stat()).size < this.#at) this.#at = 0;
     yield* this.#drain();
-    if (await this.#rotated()) yield* this.#drain();
+    for (let next = this.#following(); next; next = this.#following()) {
+      // Full before the next one took its place: what was written to it since the last look is all that it ever gets.
+      yield* this.#drain();
+      await this.#enter(next);
+      yield* this.#drain();
+    }
   }
 
   async close(): Promise<void> {
@@ -38,25 +46,31 @@ class Reader {
     this.#file = null;
   }
 
-  async #rotated(): Promise<boolean> {
-    const next = await this.#open();
-    if (!next) return false;
-    const { ino, size } = await next.stat();
-    if (ino === this.#inode && size >= this.#at) {
-      await next.close();
-      return false;
-    }
-    await this.close();
-    this.#file = next;
-    this.#inode = ino;
-    this.#at = 0;
-    this.#rest = Buffer.alloc(0);
-    return true;
+  /** The part after the one that is read; the oldest when that is none of them any more. */
+  #following(): LogFile | undefined {
+    const files = logFiles(this.#path);
+    const at = this.#file ? files.findIndex(({ inode }) => inode === this.#inode) : -1;
+    return files[at + 1];
   }
 
-  async #open(): Promise<FileHandle | null> {
+  /** It may have got another name meanwhile, or have gone: then the next look finds what there is. */
+  async #enter({ path, inode }: LogFile): Promise<void> {
+    const file = await this.#open(path);
+    if (!file) return;
+    if ((await file.stat({ bigint: true })).ino !== inode) {
+      await file.close();
+      return;
+    }
+    await this.close();
+    this.#file = file;
+    this.#inode = inode;
+    this.#at = 0;
+    this.#rest = Buffer.alloc(0);
+  }
+
+  async #open(path: string): Promise<FileHandle | null> {
     try {
-      return await open(this.#path, 'r');
+      return await open(path, 'r');
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
       throw error;

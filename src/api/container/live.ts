@@ -13,6 +13,7 @@ import {
 import { listOf } from '../../model/schema.ts';
 import { type Api, type ApiApp, json, jsonBody, noQuery, refParam, waitMs, waitQuery } from '../context.ts';
 import { errorResponses, REF_CODES, RUN_CODES, WRITE_CODES } from '../errors.ts';
+import { outgoing } from '../image/transfer.ts';
 
 const tags = ['containers'];
 const CODES = [...REF_CODES, ...RUN_CODES, 'container.stopped'] as const;
@@ -119,23 +120,19 @@ async function streamed(
   c: Context,
   source: AsyncIterable<Uint8Array>,
   type: string,
-  leave: () => void = () => undefined,
+  options: Parameters<typeof outgoing>[1] = {},
 ): Promise<Response> {
   const pieces = source[Symbol.asyncIterator]();
   let first: IteratorResult<Uint8Array> | null = await pieces.next();
-  const body = new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      const { value, done } = first ?? (await pieces.next());
+  const all: AsyncIterator<Uint8Array> = {
+    async next() {
+      const piece = first ?? (await pieces.next());
       first = null;
-      if (done) controller.close();
-      else controller.enqueue(value);
+      return piece;
     },
-    async cancel() {
-      leave();
-      await pieces.return?.();
-    },
-  });
-  return c.body(body, 200, { 'content-type': type });
+    return: async () => (await pieces.return?.()) ?? { done: true, value: undefined },
+  };
+  return c.body(outgoing(all, options), 200, { 'content-type': type });
 }
 
 const encoder = new TextEncoder();
@@ -165,7 +162,7 @@ export function live(app: ApiApp, api: Api): void {
       for await (const line of lines) yield encoder.encode(`${JSON.stringify(line)}\n`);
     })();
     const leave = (): void => gone.abort(new Error('the caller left'));
-    return streamed(c, whole, 'application/x-ndjson', leave) as never;
+    return streamed(c, whole, 'application/x-ndjson', { leave }) as never;
   });
   app.openapi(exit, async (c) => {
     const query = c.req.valid('query');
@@ -201,7 +198,7 @@ export function live(app: ApiApp, api: Api): void {
   app.openapi(archive, async (c) => {
     const container = await containers.get(c.req.valid('param').name);
     const tar = api.live.copyOut(container, c.req.valid('query').path);
-    return streamed(c, tar, 'application/x-tar') as never;
+    return streamed(c, tar, 'application/x-tar', { clock: api.clock }) as never;
   });
   for (const route of STREAMS) {
     app.openapi(route, () => {

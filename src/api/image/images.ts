@@ -22,7 +22,7 @@ import {
   tagRequest,
   transferRequest,
 } from './schema.ts';
-import { bodyOf, transferStream } from './transfer.ts';
+import { bodyOf, outgoing, transferStream } from './transfer.ts';
 
 const tags = ['images'];
 const TRANSFERS_MAX = 64;
@@ -287,10 +287,16 @@ export function images(app: ApiApp, api: Api): void {
     for (const each of names) await must(each);
     if (c.req.method === 'HEAD') return c.body('', 200, { 'content-type': 'application/x-tar' });
     const signal = AbortSignal.any([api.signal, c.req.raw.signal]);
-    const archive = Readable.from(store.save(names, signal), { objectMode: false });
-    // Its reader sees the connection break; the cause is for the log.
-    archive.on('error', (error) => api.logger.warn({ err: error }, 'an archive could not be saved whole'));
-    return c.body(Readable.toWeb(archive) as ReadableStream<Uint8Array>, 200, { 'content-type': 'application/x-tar' });
+    async function* archive(): AsyncGenerator<Uint8Array> {
+      try {
+        yield* store.save(names, signal);
+      } catch (error) {
+        // Its reader sees the connection break; the cause is for the log.
+        api.logger.warn({ err: error }, 'an archive could not be saved whole');
+        throw error;
+      }
+    }
+    return c.body(outgoing(archive(), { clock: api.clock }), 200, { 'content-type': 'application/x-tar' });
   });
   app.openapi(prune, async (c) => {
     const all = c.req.valid('query').all === 'true';

@@ -2,13 +2,13 @@
  * A transfer as server-sent events: `progress` while it goes on, then `done` with its result or `error` with code, message and details. For each
  * layer only the latest word waits for a slow reader. Who leaves ends the transfer.
  */
-import type { Clock } from '../../clock.ts';
+import type { Clock, Timer } from '../../clock.ts';
 import type { ImageProgress, TransferOptions } from '../../contracts/image.ts';
 import { SluiceError, toSluiceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 
 const HEARTBEAT_MS = 15_000;
-/** A body of which nothing comes for so long is given up. */
+/** A body of which nothing comes, or is taken, for so long is given up. */
 const STALL_MS_MAX = 60_000;
 
 export interface TransferSetting {
@@ -70,6 +70,41 @@ export function transferStream(
     },
     { highWaterMark: 1 },
   );
+}
+
+/**
+ * An answer that is read as it is made. `leave` is told when its reader goes. With a clock a reader that takes nothing for a minute is let go, and so is
+ * what is held for it; without one it may take its time.
+ */
+export function outgoing(
+  pieces: AsyncIterator<Uint8Array>,
+  { clock, leave = () => undefined }: { readonly clock?: Clock; readonly leave?: () => void } = {},
+): ReadableStream<Uint8Array> {
+  let stall: Timer | undefined;
+  const end = async (): Promise<void> => {
+    leave();
+    await pieces.return?.();
+  };
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      stall?.cancel();
+      const { value, done } = await pieces.next();
+      if (done) {
+        controller.close();
+        return;
+      }
+      controller.enqueue(value);
+      stall = clock?.after(STALL_MS_MAX, () => {
+        controller.error(new SluiceError('request.slow', `of the archive nothing was taken for ${STALL_MS_MAX} ms`));
+        // Its reader has been told; nobody hears of more.
+        end().catch(() => undefined);
+      });
+    },
+    cancel() {
+      stall?.cancel();
+      return end();
+    },
+  });
 }
 
 /** A request's body, which may be of any length as long as something comes. */

@@ -67,8 +67,8 @@ export class Table<K, V> {
       yield [this.#key.decode(Buffer.from(name, 'latin1')), this.#value.decode(value)];
   }
 
-  /** Makes the map hold what it should: entries missing or changed are written again. Returns them, and foreign ones, which stay. */
-  mend(): Drift<K>[] {
+  /** What the map holds otherwise than it should. Changes nothing. */
+  drifts(): Drift<K>[] {
     const drifts: Drift<K>[] = [];
     const missing = new Set(this.#held.keys());
     for (const [keyBytes, value] of mapEntries(this.#fd)) {
@@ -77,13 +77,21 @@ export class Table<K, V> {
       missing.delete(name);
       if (held?.equals(value)) continue;
       const bytes = Buffer.from(keyBytes);
-      if (held) mapUpdate(this.#fd, bytes, held);
       drifts.push({ key: this.#key.decode(bytes), bytes, was: held ? 'changed' : 'foreign' });
     }
     for (const name of missing) {
       const bytes = Buffer.from(name, 'latin1');
-      mapUpdate(this.#fd, bytes, this.#held.get(name)!);
       drifts.push({ key: this.#key.decode(bytes), bytes, was: 'missing' });
+    }
+    return drifts;
+  }
+
+  /** Makes the map hold what it should: entries missing or changed are written again. Returns them, and foreign ones, which stay. */
+  mend(): Drift<K>[] {
+    const drifts = this.drifts();
+    for (const { bytes } of drifts) {
+      const held = this.#held.get(bytes.toString('latin1'));
+      if (held) mapUpdate(this.#fd, bytes, held);
     }
     return drifts;
   }

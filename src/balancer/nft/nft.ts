@@ -8,7 +8,9 @@ import type { Repair } from '../../contracts/dataplane.ts';
 import type { Kernel, Nft } from '../../contracts/kernel.ts';
 import type { PublishedPort, Publisher } from '../../contracts/publisher.ts';
 import { isSluiceError, SluiceError } from '../../errors.ts';
+import type { Difference } from '../../model/diagnosis/diff.ts';
 import { publishTable } from '../../model/mark.ts';
+import { tableDifferences } from '../../model/nft/difference.ts';
 import { digestTable } from '../../model/nft/digest.ts';
 import { isWildcard, overlap, renderPublish, SLOTS } from './table.ts';
 
@@ -105,6 +107,13 @@ class NftPublisher implements Publisher {
     this.#write();
     const what = `nft table ${this.#table} had been ${present ? 'changed' : 'removed'} and was written anew`;
     return [{ object: 'published', id: this.#table, what }];
+  }
+
+  compare(): Difference[] {
+    const present = this.#nft.list(`table ${this.#table}`);
+    if (this.#owners.size > 0) return tableDifferences(this.#table, this.#digest, present);
+    const command = `nft list table ${this.#table}`;
+    return present ? [{ what: `nft table ${this.#table}`, have: 'there', command }] : [];
   }
 
   off(): void {

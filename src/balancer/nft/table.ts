@@ -2,14 +2,19 @@
  * The `publish` table: published ports in, nft text out. One flat map a family (address, protocol, port and slot → backend and port), looked up
  * once for the first packet of a connection, whatever the number of ports. Pure.
  */
+import type { FrontendProtocol } from '../../contracts/dataplane.ts';
 import type { PublishedBackend, PublishedPort } from '../../contracts/publisher.ts';
 import { contains, formatAddress, parseCidr } from '../../model/ip.ts';
 import { publishTable } from '../../model/mark.ts';
+
+const PROTOCOLS: readonly FrontendProtocol[] = ['tcp', 'udp'];
 
 /** Slots of a port: each holds a backend, a new connection takes one at random. */
 export const SLOTS = 16;
 
 export const isWildcard = (address: string): boolean => address === '0.0.0.0' || address === '::';
+/** Left to the connect hook: the kernel drops an answer that becomes `::1` on its way in. */
+const LOOPBACK6 = '::1';
 const familyOf = ({ address }: PublishedPort): 4 | 6 => (address.includes(':') ? 6 : 4);
 
 /** Whether two cannot both be: as with sockets, every address of the host means each of them. */
@@ -42,20 +47,21 @@ export function widest(cidrs: readonly string[]): string[] {
 
 interface Elements {
   readonly map: string[];
-  /** Ports that do not take everybody, and whom they take. */
+  /** Ports that do not take everybody, and whom they take, by protocol. */
   readonly closed: string[];
-  readonly from: string[];
+  readonly from: Readonly<Record<FrontendProtocol, string[]>>;
 }
 
 function elementsOf(ports: readonly PublishedPort[]): Elements {
-  const found: Elements = { map: [], closed: [], from: [] };
+  const found: Elements = { map: [], closed: [], from: { tcp: [], udp: [] } };
   for (const { address, port, protocol, from, backends } of ports) {
-    const key = `${isWildcard(address) ? '' : `${address} . `}${protocol} . ${port}`;
+    const at = isWildcard(address) ? '' : `${address} . `;
+    const key = `${at}${protocol} . ${port}`;
     for (const [slot, backend] of slotsOf(backends).entries())
       found.map.push(`${key} . ${slot} : ${backend.address} . ${backend.port}`);
     if (from === 'any') continue;
     found.closed.push(key);
-    for (const cidr of widest(from)) found.from.push(`${key} . ${cidr}`);
+    for (const cidr of widest(from)) found.from[protocol].push(`${at}${port} . ${cidr}`);
   }
   return found;
 }
@@ -65,25 +71,36 @@ const list = (elements: readonly string[]): string =>
 
 /** One family: maps and sets for ports of one address and of all of them, and the chains that go by them. */
 function renderFamily(family: 4 | 6, ports: readonly PublishedPort[]): string {
-  const ours = ports.filter((port) => familyOf(port) === family);
+  const ours = ports.filter((port) => familyOf(port) === family && port.address !== LOOPBACK6);
   const [ip, type] = family === 4 ? ['ip', 'ipv4_addr'] : ['ip6', 'ipv6_addr'];
   const at = elementsOf(ours.filter(({ address }) => !isWildcard(address)));
   const any = elementsOf(ours.filter(({ address }) => isWildcard(address)));
   const slot = `numgen random mod ${SLOTS}`;
+  // One a protocol: nft 1.0.6 turns the byte of `meta l4proto` in a range's key around as if it were two, which Linux 6.12 refuses.
+  const from = PROTOCOLS.map(
+    (
+      each,
+    ) => `  set from-at${family}-${each} { type ${type} . inet_service . ${type}; flags interval;${list(at.from[each])} }
+  set from-any${family}-${each} { type inet_service . ${type}; flags interval;${list(any.from[each])} }
+`,
+  ).join('');
+  const refuse = PROTOCOLS.map(
+    (
+      each,
+    ) => `    meta l4proto ${each} ${ip} daddr . meta l4proto . th dport @closed-at${family} ${ip} daddr . th dport . ${ip} saddr != @from-at${family}-${each} return
+    meta l4proto ${each} meta l4proto . th dport @closed-any${family} th dport . ${ip} saddr != @from-any${family}-${each} return
+`,
+  ).join('');
   return `  map at${family} { typeof ${ip} daddr . meta l4proto . th dport . ${slot} : ${ip} daddr . th dport;${list(at.map)} }
   map any${family} { typeof meta l4proto . th dport . ${slot} : ${ip} daddr . th dport;${list(any.map)} }
   set closed-at${family} { type ${type} . inet_proto . inet_service;${list(at.closed)} }
   set closed-any${family} { type inet_proto . inet_service;${list(any.closed)} }
-  set from-at${family} { type ${type} . inet_proto . inet_service . ${type}; flags interval;${list(at.from)} }
-  set from-any${family} { type inet_proto . inet_service . ${type}; flags interval;${list(any.from)} }
-  chain translate${family} {
+${from}  chain translate${family} {${family === 6 ? `\n    ip6 daddr ${LOOPBACK6} return` : ''}
     dnat ${ip} to ${ip} daddr . meta l4proto . th dport . ${slot} map @at${family}
     fib daddr type local dnat ${ip} to meta l4proto . th dport . ${slot} map @any${family}
   }
   chain enter${family} {
-    ${ip} daddr . meta l4proto . th dport @closed-at${family} ${ip} daddr . meta l4proto . th dport . ${ip} saddr != @from-at${family} return
-    meta l4proto . th dport @closed-any${family} meta l4proto . th dport . ${ip} saddr != @from-any${family} return
-    goto translate${family}
+${refuse}    goto translate${family}
   }
 `;
 }
@@ -94,7 +111,7 @@ function renderFamily(family: 4 | 6, ports: readonly PublishedPort[]): string {
  */
 export function renderPublish(instance: string, ports: readonly PublishedPort[]): string {
   const table = `inet ${publishTable(instance)}`;
-  const backends = ports.flatMap((port) => port.backends);
+  const backends = ports.filter(({ address }) => address !== LOOPBACK6).flatMap((port) => port.backends);
   const bridges = [...new Set(backends.map(({ ifname }) => `"${ifname}"`))];
   const neighbours = (family: 4 | 6): string => {
     const of = backends.filter(({ subnet }) => subnet.includes(':') === (family === 6));

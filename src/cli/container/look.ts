@@ -43,15 +43,24 @@ const bracketed = (address: string): string => (address.includes(':') ? `[${addr
 export const portText = ({ address, published, target, protocol }: ShownPort): string =>
   `${bracketed(address)}:${published}->${target}/${protocol}`;
 
-const columns = (now: number): readonly Column<View<Container>>[] => [
+/** Docker's width of a command that is abbreviated. */
+const COMMAND_MAX = 20;
+
+/** `"sh -c 'echo a b'"`: what it runs, the image's own words included, as Docker writes it. */
+export function commandText(view: View<Container>, noTrunc = false): string {
+  const { entrypoint = [], command = [] } = view.spec;
+  // A daemon of an earlier version says nothing of the image's.
+  const [program = '', ...args] = detailOf(view).args ?? [...entrypoint, ...command];
+  const words = [program, ...args.map((arg) => (arg.includes(' ') ? `'${arg}'` : arg))].join(' ');
+  const letters = [...words];
+  const isShort = noTrunc || letters.length <= COMMAND_MAX;
+  return JSON.stringify(isShort ? words : `${letters.slice(0, COMMAND_MAX - 1).join('')}…`);
+}
+
+const columns = (now: number, noTrunc?: boolean): readonly Column<View<Container>>[] => [
   idColumn('CONTAINER ID'),
   { title: 'IMAGE', field: 'Image', of: ({ spec }) => spec.image, shrink: true },
-  {
-    title: 'COMMAND',
-    field: 'Command',
-    of: ({ spec }) => `"${[...(spec.entrypoint ?? []), ...(spec.command ?? [])].join(' ')}"`,
-    shrink: true,
-  },
+  { title: 'COMMAND', field: 'Command', of: (view) => commandText(view, noTrunc), shrink: true },
   { title: 'CREATED', field: 'Created', of: ({ createdAt }) => `${spanOf(now - Date.parse(createdAt))} ago` },
   { title: 'STATUS', field: 'Status', of: (view) => statusText(view, now) },
   { title: 'PORTS', field: 'Ports', of: (view) => (detailOf(view).ports ?? []).map(portText).join(', '), shrink: true },
@@ -103,7 +112,7 @@ export const ps = command({
       const shown = all || filter.some(([key]) => key === 'status') || phase === 'running' || phase === 'restarting';
       return shown && filter.every((one) => fits(view, one)) && (!onNetworks || onNetworks.has(view.spec.sandbox));
     });
-    await printList(context, items, columns(Date.now()), flags);
+    await printList(context, items, columns(Date.now(), flags.noTrunc), flags);
   },
 });
 

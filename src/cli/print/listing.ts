@@ -28,7 +28,7 @@ export const formatFlag = one('FORMAT', text, "table, json, or a template such a
 export const listFlags = {
   format: formatFlag,
   quiet: toggle('Print ids only', { short: 'q' }),
-  noTrunc: toggle('Do not abbreviate ids, nor cut columns to the terminal'),
+  noTrunc: toggle('Do not abbreviate, nor cut columns to the terminal'),
 };
 
 export interface ListOptions {

@@ -1,4 +1,4 @@
-/** `sluice service scale|ps|logs`, and the replicas of a new service. */
+/** `sluice service scale|ps`, and the replicas of a new service. */
 import type { Client } from '../../client/client.ts';
 import { systemClock as clock } from '../../clock.ts';
 import { SluiceError } from '../../errors.ts';
@@ -8,17 +8,29 @@ import type { PlacementSpec } from '../../model/service/placement.ts';
 import type { Service } from '../../model/service.ts';
 import { type Context, command, type FlagValues, UsageError } from '../command/command.ts';
 import { forEach } from '../command/each.ts';
-import { integer, many, one, type Reader, text, toggle, word } from '../command/flag.ts';
+import { integer, many, one, type Reader, text, word } from '../command/flag.ts';
 import { waitFlags, waitOf } from '../command/wait.ts';
 import { containerFlags, containerRequest } from '../container/flags.ts';
 import { detailOf, spanOf, statusText } from '../container/look.ts';
-import { readMoment, readTail } from '../container/words.ts';
 import { type Column, idColumn, listFlags, nameColumn, printList, troubles } from '../print/listing.ts';
 import { progress } from '../print/progress.ts';
 
 /** What a container may be told, less what the service decides: its name, its network, its life. */
-const { name, network, publish, ip, ip6, macAddress, networkAlias, allowAddress, ifname, gwPriority, label, ...rest } =
-  containerFlags;
+const {
+  name,
+  network,
+  publish,
+  publishAll,
+  ip,
+  ip6,
+  macAddress,
+  networkAlias,
+  allowAddress,
+  ifname,
+  gwPriority,
+  label,
+  ...rest
+} = containerFlags;
 const { interactive, tty, rm, restart, ...others } = rest;
 export const replicaFlags = { ...others, restart: { ...restart, absent: 'always' } };
 
@@ -34,17 +46,22 @@ export const placementFlags = {
   }),
   constraint: many('EXPRESSION', text, 'What a node must satisfy, such as node.labels.zone==a or node.name!=host-1'),
   replicasMaxPerNode: one('N', integer, 'At most so many on one node', { absent: 'no limit' }),
+  updateParallelism: one('N', integer, 'Nodes that replace replicas of an earlier image at once, each one by one', {
+    absent: '1',
+  }),
 };
 
 type ReplicaFlags = FlagValues<typeof replicaFlags> & FlagValues<typeof placementFlags>;
 
-function placementOf({ mode, constraint, replicasMaxPerNode: perNodeMax, replicas }: ReplicaFlags): PlacementSpec {
+function placementOf(flags: ReplicaFlags): PlacementSpec {
+  const { mode, constraint, replicasMaxPerNode: perNodeMax, replicas, updateParallelism } = flags;
   if (mode === 'global' && replicas !== undefined)
     throw new UsageError('--mode global means one on every node: --replicas says otherwise');
   return {
     ...(mode === 'global' && { mode }),
     ...(constraint.length > 0 && { constraints: constraint }),
     ...(perNodeMax !== undefined && { perNodeMax }),
+    ...(updateParallelism !== undefined && { updateParallelism }),
   };
 }
 
@@ -63,7 +80,14 @@ export function replicasOf(
     throw new UsageError(`there is no image, of which ${given === 'replicas' ? '--replicas' : 'that'} would speak`);
   if (image === undefined) return undefined;
   const plain = { network: [], publish: [], networkAlias: [], allowAddress: [] };
-  const none = { name: undefined, ip: undefined, ip6: undefined, macAddress: undefined, ifname: undefined };
+  const none = {
+    name: undefined,
+    publishAll: undefined,
+    ip: undefined,
+    ip6: undefined,
+    macAddress: undefined,
+    ifname: undefined,
+  };
   const life = { gwPriority: undefined, label: undefined, interactive: undefined, tty: undefined, rm: undefined };
   const container = containerRequest({ ...flags, ...plain, ...none, ...life }, image, command, env);
   const placement = placementOf(flags);
@@ -73,18 +97,17 @@ export function replicasOf(
 const WAIT_MS = 30_000;
 const LOOK_MS = 100;
 
-/** How many of its replicas are to serve, and how many of those have a node. */
-async function wantedOf(
-  services: Client['services'],
-  { id, spec }: Service,
-): Promise<{ readonly wanted: number; readonly placed: number }> {
+/** How many of its replicas are to serve. */
+async function wantedOf(services: Client['services'], { id, spec }: Service): Promise<number> {
+  if (spec.replicas?.placement?.mode !== 'global') return spec.replicas?.count ?? 0;
   const placed = (await services.assignments(id)).reduce((sum, { count }) => sum + count, 0);
   // On every node: at least on one.
-  const wanted = spec.replicas?.placement?.mode === 'global' ? Math.max(1, placed) : (spec.replicas?.count ?? 0);
-  return { wanted, placed };
+  return Math.max(1, placed);
 }
 
-const NO_PLACE = 'no node satisfies the constraints, is neither drained nor silent, and has room for more';
+/** Which replicas have no place, and why, empty: all have. */
+const homelessOf = ({ status }: View<Service>): string =>
+  troubles(status).find(({ type }) => type === 'Unplaced')?.message ?? '';
 
 /** Of its present version, and balanced over. */
 function serves(view: View<Container>, version: number): boolean {
@@ -108,7 +131,7 @@ export async function serving(
   const look = async (): Promise<View<Service>> => {
     for (;;) {
       const view = await services.get(made.id);
-      const { wanted, placed } = await wantedOf(services, view);
+      const wanted = await wantedOf(services, view);
       const replicas = (await replicasNow(client, made)).filter(
         ({ removing, spec }) => !removing && spec.wanted === 'running',
       );
@@ -119,10 +142,10 @@ export async function serving(
       const failed = troubles(view.status).find(({ type }) => type === 'ReplicaFailed');
       if (failed) throw new SluiceError('runtime.failed', `service ${made.name} is there, but ${failed.message}`);
       if (clock.monotonic() > until) {
-        const homeless = wanted - placed > 0 ? `; ${wanted - placed} of them have no place: ${NO_PLACE}` : '';
+        const homeless = homelessOf(view);
         throw new SluiceError(
           'wait.timeout',
-          `service ${made.name} is there, but after ${waitMs / 1_000} s ${well} of ${wanted} replicas serve${homeless}`,
+          `service ${made.name} is there, but after ${waitMs / 1_000} s ${well} of ${wanted} replicas serve${homeless && `; ${homeless}`}`,
         );
       }
       await clock.sleep(LOOK_MS);
@@ -155,7 +178,11 @@ export const scale = command({
   },
 });
 
-async function replicasNow({ containers }: Pick<Client, 'containers'>, { id }: Service): Promise<View<Container>[]> {
+/** Its replicas, by slot. */
+export async function replicasNow(
+  { containers }: Pick<Client, 'containers'>,
+  { id }: Pick<Service, 'id'>,
+): Promise<View<Container>[]> {
   const replicas = (await containers.list()).filter(({ spec }) => spec.replica?.service === id);
   return replicas.sort((a, b) => a.spec.replica!.slot - b.spec.replica!.slot);
 }
@@ -180,41 +207,7 @@ export const ps = command({
     const client = await context.client();
     const object = await client.services.get(service);
     await printList(context, await replicasNow(client, object), columns(Date.now()), flags);
-    const { wanted, placed } = await wantedOf(client.services, object);
-    if (wanted > placed)
-      context.terminal.err(`sluice: warning: ${wanted - placed} of ${wanted} replicas have no place: ${NO_PLACE}\n`);
-  },
-});
-
-export const logs = command({
-  summary: 'What the replicas of a service have written, each line with whose it is',
-  about: 'With --follow, what those write that are there now.',
-  examples: ['sluice service logs --follow shop'],
-  flags: {
-    follow: toggle('Go on with what is written from now on', { short: 'f' }),
-    tail: one('LINES', readTail, 'The last lines of each only', { short: 'n', absent: 'all' }),
-    since: one('TIME', readMoment(Date.now), 'Not before: a time, or so long ago as 10m'),
-    timestamps: toggle('Show when each line was written', { short: 't' }),
-    replica: many('SLOT', integer, 'Only of these'),
-  },
-  args: { service: word('name or id', { of: 'service' }) },
-  async run(context, { timestamps, replica, ...options }, { service }) {
-    const client = await context.client();
-    const all = await replicasNow(client, await client.services.get(service));
-    const shown = all.filter(({ spec }) => replica.length === 0 || replica.includes(spec.replica!.slot));
-    const width = Math.max(0, ...shown.map(({ name }) => name.length));
-    const { node } = await client.version();
-    const print = async ({ id, name, owner }: View<Container>): Promise<void> => {
-      if (owner !== node) {
-        context.terminal.err(`sluice: ${name} runs on node ${owner}: its logs are to be had there\n`);
-        return;
-      }
-      for await (const { time, stream, text } of client.containers.logs(id, options)) {
-        const line = `${name.padEnd(width)} | ${timestamps ? `${time} ` : ''}${text}`;
-        await context.terminal.write(stream, Buffer.from(line.endsWith('\n') ? line : `${line}\n`));
-      }
-    };
-    if (options.follow) await Promise.all(shown.map(print));
-    else for (const one of shown) await print(one);
+    const homeless = homelessOf(object);
+    if (homeless) context.terminal.err(`sluice: warning: ${homeless} (Unplaced)\n`);
   },
 });

@@ -1,5 +1,6 @@
 /** `sluice service …` */
 import type { Client } from '../../client/client.ts';
+import type { ShownPort } from '../../model/container.ts';
 import { tryParse } from '../../model/ip.ts';
 import type { BackendRequest, ServiceRequest, View } from '../../model/request.ts';
 import type { Protocol, Service, ServicePort } from '../../model/service.ts';
@@ -20,6 +21,7 @@ import {
 } from '../command/flag.ts';
 import { publishFlag } from '../command/publish.ts';
 import { waitFlags, waitOf, warn } from '../command/wait.ts';
+import { portText as publishedText } from '../container/look.ts';
 import { pullFlags, withImage } from '../container/run.ts';
 import { namesOf } from '../endpoint.ts';
 import {
@@ -32,7 +34,8 @@ import {
   stateColumn,
 } from '../print/listing.ts';
 import { progress } from '../print/progress.ts';
-import { logs, placementFlags, ps, replicaFlags, replicasOf, scale, serving } from './replica.ts';
+import { logs } from './logs.ts';
+import { placementFlags, ps, replicaFlags, replicasOf, scale, serving } from './replica.ts';
 
 function portNumber(given: string, whole: string): number {
   const port = Number(given);
@@ -149,6 +152,13 @@ const create = command({
 const portText = ({ name, port, target, protocol }: ServicePort): string =>
   `${name ? `${name}=` : ''}${port}${target === port ? '' : `:${target}`}/${protocol}`;
 
+/** Ports of the VIP, then those that this host publishes. */
+function portsText({ spec, status }: View<Service>): string {
+  const published = (status?.detail.ports ?? []) as readonly ShownPort[];
+  const own = spec.ports.length > 0 ? spec.ports.map(portText) : ['all'];
+  return [...own, ...published.map(publishedText)].join(', ');
+}
+
 async function columns(client: Client): Promise<readonly Column<View<Service>>[]> {
   const networks = await namesOf(client.networks.list);
   return [
@@ -156,7 +166,7 @@ async function columns(client: Client): Promise<readonly Column<View<Service>>[]
     nameColumn,
     { title: 'NETWORK', field: 'Network', of: ({ spec }) => networks.get(spec.network) ?? '', shrink: true },
     { title: 'VIPS', field: 'Vips', of: ({ spec }) => spec.vips.join(', '), shrink: true },
-    { title: 'PORTS', field: 'Ports', of: ({ spec }) => spec.ports.map(portText).join(', ') || 'all', shrink: true },
+    { title: 'PORTS', field: 'Ports', of: portsText, shrink: true },
     {
       title: 'BACKENDS',
       field: 'Backends',
@@ -171,7 +181,9 @@ async function columns(client: Client): Promise<readonly Column<View<Service>>[]
 
 const ls = command({
   summary: 'List services',
-  about: 'BACKENDS says how many addresses are balanced over, and how many backends the service has.',
+  about:
+    'PORTS are those of the VIP, then the ones of this host that lead to it; BACKENDS says how many addresses are balanced over, and how many ' +
+    'backends the service has.',
   aliases: ['list'],
   flags: listFlags,
   args: {},
@@ -195,7 +207,8 @@ const inspect = command({
 const update = command({
   summary: 'Change the backends of a service, or the number or image of its replicas',
   about:
-    'Open connections stay with their backend. With another image replicas are replaced one after another, each when a new one serves.',
+    'Open connections stay with their backend. With another image replicas are replaced one after another, each when a new one serves; ' +
+    'in a cluster on one node at a time, or on as many as --update-parallelism of the service says.',
   examples: [
     'sluice service update shop --backend-add api-3 --backend-rm api-1',
     'sluice service update shop --replicas 5 --image registry.local/shop:2',
@@ -204,6 +217,7 @@ const update = command({
     ...pullFlags,
     replicas: one('N', integer, 'How many containers run'),
     image: one('IMAGE', text, 'What they run'),
+    updateParallelism: { ...placementFlags.updateParallelism, absent: 'as before' },
     backendAdd: many('SANDBOX|IP[:PORT]', readBackend, 'Backend to add'),
     backendRm: many('SANDBOX|IP[:PORT]', readBackend, 'Backend to take out of the balancing'),
     quiet: toggle('Print the id instead of the name', { short: 'q' }),
@@ -211,14 +225,19 @@ const update = command({
   },
   args: { service: word('name or id', { of: 'service' }) },
   async run(context, flags, { service }) {
-    const { backendAdd: add, backendRm: remove, replicas: count, image } = flags;
-    const [backends, replicas] = [add.length > 0 || remove.length > 0, count !== undefined || image !== undefined];
+    const { backendAdd: add, backendRm: remove, replicas: count, image, updateParallelism } = flags;
+    const backends = add.length > 0 || remove.length > 0;
+    const replicas = count !== undefined || image !== undefined || updateParallelism !== undefined;
     if (!backends && !replicas)
-      throw new UsageError('sluice service update needs --backend-add, --backend-rm, --replicas or --image');
+      throw new UsageError(
+        'sluice service update needs --backend-add, --backend-rm, --replicas, --image or --update-parallelism',
+      );
     const client = await context.client();
     const { services } = client;
     const change = async (): Promise<View<Service>> => {
-      const scaled = replicas ? await services.scale(service, { count, image }, waitOf(flags)) : undefined;
+      const scaled = replicas
+        ? await services.scale(service, { count, image, updateParallelism }, waitOf(flags))
+        : undefined;
       return backends ? services.update(service, { add, remove }, waitOf(flags)) : scaled!;
     };
     const put = (): Promise<View<Service>> => progress(context.terminal, `service ${service} is programmed`, change());

@@ -18,7 +18,7 @@ export interface PlacementAsk extends PlacementSpec {
 export interface Placement {
   /** By name of the node; none: zero. */
   readonly counts: ReadonlyMap<string, number>;
-  /** How many have no place. */
+  /** How many have no place; of a global service one, when it has none at all. */
   readonly missing: number;
 }
 
@@ -42,7 +42,8 @@ export function planPlacement(
   const open = fit.filter(({ name, state }) => state === 'ready' && kept.has(name));
   if (ask.mode === 'global') {
     for (const { name } of open) kept.set(name, 1);
-    return { counts: positive([...kept, ...away]), missing: 0 };
+    const counts = positive([...kept, ...away]);
+    return { counts, missing: counts.size === 0 ? 1 : 0 };
   }
   const sum = (): number => [...kept.values()].reduce((total, count) => total + count, 0);
   const silent = new Set(fit.filter(({ state }) => state !== 'ready').map(({ name }) => name));
@@ -79,3 +80,27 @@ export function planPlacement(
 
 const positive = (counts: readonly (readonly [string, number])[]): Map<string, number> =>
   new Map(counts.filter(([, count]) => count > 0));
+
+/** Nodes that are named one by one. */
+const NAMED_MAX = 4;
+
+/** Of each node why it takes no more. */
+export function whyNot(
+  { mode, constraints = [], perNodeMax = Number.POSITIVE_INFINITY }: PlacementAsk,
+  nodes: readonly PlacementNode[],
+  counts: ReadonlyMap<string, number>,
+): string {
+  if (nodes.length === 0) return 'there is no node that its network could reach';
+  const max = mode === 'global' ? 1 : perNodeMax;
+  const reasons = nodes.flatMap((node) => {
+    const { name, state, drained } = node;
+    const unmet = constraints.find((text) => !satisfies(node, [text]));
+    const count = counts.get(name) ?? 0;
+    if (drained) return [`${name} is drained`];
+    if (unmet !== undefined) return [`${name} does not satisfy ${unmet}`];
+    if (state !== 'ready') return [`${name} is ${state}`];
+    return count >= max ? [`${name} runs ${count}, as many as it may`] : [];
+  });
+  const more = reasons.length - NAMED_MAX;
+  return [...reasons.slice(0, NAMED_MAX), ...(more > 0 ? [`and so on with ${more} more nodes`] : [])].join(', ');
+}

@@ -4,15 +4,25 @@
  */
 import { type Clock, withTimeLimit } from '../../clock.ts';
 import type { Entry, Op, Session, Store } from '../../contracts/store.ts';
-import { Records } from '../../desired/records.ts';
+import { Records, SCHEMA } from '../../desired/records.ts';
 import { isSluiceError, SluiceError, toSluiceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
-import { clusterTopic, nodeTopic, objectKey, objectPrefix, placementTopic } from '../../model/keys.ts';
+import type { Container } from '../../model/container.ts';
+import {
+  clusterTopic,
+  objectKey,
+  objectPrefix,
+  placementTopic,
+  topicsOf,
+  unplacedKey,
+  unplacedPrefix,
+} from '../../model/keys.ts';
 import type { Node, NodeState } from '../../model/node.ts';
 import type { Obj } from '../../model/object.ts';
-import type { Assignment } from '../../model/service/placement.ts';
+import type { Assignment, Unplaced } from '../../model/service/placement.ts';
 import type { Service } from '../../model/service.ts';
-import { type PlacementNode, planPlacement } from './plan.ts';
+import { type PlacementNode, planPlacement, whyNot } from './plan.ts';
+import { planTurns } from './turn.ts';
 
 export interface SchedulerOptions {
   readonly store: Store;
@@ -33,6 +43,8 @@ const TURNS = 6;
 const GATHER_MS = 5;
 /** Everything is looked at again at least so often, milliseconds. */
 const REVIEW_MS = 10_000;
+/** While replicas are replaced it is looked so often whether a node's turn is over, milliseconds. */
+const RENEWING_MS = 250;
 /** Pause before a watch that broke is begun anew, milliseconds. */
 const REWATCH_MS = 500;
 
@@ -47,6 +59,10 @@ export class Scheduler {
   #running: Promise<void> | undefined;
   #session: Session | undefined;
   #news = false;
+  /** Version of each service of which no replica of an earlier one was left. */
+  readonly #renewed = new Map<string, number>();
+  /** Whether some node replaces replicas at the moment. */
+  #renewing = false;
   #wake: (() => void) | undefined;
   #complained = false;
 
@@ -107,14 +123,15 @@ export class Scheduler {
           renewedMs = clock.monotonic();
         }
         const seen = this.#states();
-        const isDue = this.#news || seen !== states || clock.monotonic() - reviewedMs >= REVIEW_MS;
+        const everyMs = this.#renewing ? RENEWING_MS : REVIEW_MS;
+        const isDue = this.#news || seen !== states || clock.monotonic() - reviewedMs >= everyMs;
         if (isDue) {
           this.#news = false;
           await this.#limited(this.#pass(session), 'the placement of replicas');
           states = seen;
           reviewedMs = clock.monotonic();
         }
-        if (!this.#news) await this.#pause(ttlMs / TURNS);
+        if (!this.#news) await this.#pause(Math.min(ttlMs / TURNS, everyMs));
         else await this.#pause(GATHER_MS);
       }
     } finally {
@@ -147,21 +164,63 @@ export class Scheduler {
     const list = async <O extends Obj>(kind: O['kind']): Promise<O[]> =>
       (await store.list<O>(objectPrefix(kind))).items.map(({ value, revision }: Entry<O>) => ({ ...value, revision }));
     const assignments = await list<Assignment>('assignment');
-    const services = (await list<Service>('service')).filter(({ spec, removing }) => spec.replicas && !removing);
+    const living = (await list<Service>('service')).filter(({ removing }) => !removing);
+    const services = living.filter(({ spec }) => spec.replicas);
     const nodes = await list<Node>('node');
     this.#named({ items: nodes.map((value) => ({ value })) });
     const loads = new Map<string, number>();
     const add = (name: string, count: number): unknown => loads.set(name, (loads.get(name) ?? 0) + count);
-    for (const { owner, spec } of assignments) add(owner!, spec.count);
+    for (const { owner, spec } of assignments) add(owner!, spec.count ?? 0);
     const known = new Set(services.map(({ id }) => id));
-    const orphans = assignments.filter(({ spec }) => !known.has(spec.service));
+    const there = new Set(living.map(({ id }) => id));
+    const orphans = assignments.filter((one) => !known.has(one.spec.service) && isOrphan(one, there));
     await this.#write(session, orphans.map(removal), orphans);
+    const homeless = (await store.list<Unplaced>(unplacedPrefix)).items;
+    const gone = homeless.filter(({ value }) => !known.has(value.service));
+    await this.#write(
+      session,
+      gone.map(({ key, revision }) => ({ op: 'delete', key, expect: revision })),
+      [{ owner: null }],
+    );
+    for (const id of this.#renewed.keys()) if (!known.has(id)) this.#renewed.delete(id);
+    let containers: Promise<Container[]> | undefined;
+    this.#renewing = false;
     for (const service of services) {
       const its = assignments.filter(({ spec }) => spec.service === service.id);
-      await this.#place(session, service, its, nodes, loads, add);
+      const begins = await this.#turns(service, its, () => (containers ??= list<Container>('container')));
+      const missing = await this.#place(session, service, its, nodes, loads, add, begins);
+      const before = homeless.find(({ value }) => value.service === service.id);
+      if (missing !== before?.value.message) await this.#tell(session, service, missing, before);
     }
   }
 
+  /** Nodes that may begin to replace its replicas of earlier versions. On one node's own network that one always may. */
+  async #turns(
+    { id, owner, spec }: Service,
+    assignments: readonly Assignment[],
+    containers: () => Promise<readonly Container[]>,
+  ): Promise<ReadonlySet<string>> {
+    const { version, placement } = spec.replicas!;
+    if (owner !== null || this.#renewed.get(id) === version) return new Set();
+    const stale = new Map<string, number>();
+    for (const { owner: node, spec: its, removing } of await containers())
+      if (its.replica?.service === id && its.replica.version < version && !removing && its.wanted === 'running')
+        stale.set(node!, (stale.get(node!) ?? 0) + 1);
+    if (stale.size === 0) this.#renewed.set(id, version);
+    const { begin, underWay } = planTurns(
+      assignments.map(({ owner: name, spec: { renew = version } }) => ({
+        name: name!,
+        state: this.#options.stateOf(name!),
+        stale: stale.get(name!) ?? 0,
+        mayRenew: renew >= version,
+      })),
+      placement?.updateParallelism,
+    );
+    this.#renewing ||= underWay;
+    return new Set(begin);
+  }
+
+  /** Places its replicas; in words, which of them cannot be. */
   async #place(
     session: Session,
     { id, name, owner, spec }: Service,
@@ -169,37 +228,62 @@ export class Scheduler {
     nodes: readonly Node[],
     loads: ReadonlyMap<string, number>,
     add: (node: string, count: number) => unknown,
-  ): Promise<void> {
+    begins: ReadonlySet<string>,
+  ): Promise<string | undefined> {
     const { logger } = this.#options;
-    const { count, placement } = spec.replicas!;
+    const { count, placement, version } = spec.replicas!;
     const fit = nodes.filter((node) => (owner === null ? node.spec.vtep !== undefined : node.name === owner));
     const current = new Map(assignments.map((each) => [each.owner!, each.spec.count]));
-    const { counts, missing } = planPlacement(
-      { ...placement, count },
-      fit.map((node) => this.#facts(node, loads.get(node.name) ?? 0)),
-      current,
-    );
+    const ask = { ...placement, count };
+    const facts = fit.map((node) => this.#facts(node, loads.get(node.name) ?? 0));
+    const { counts, missing } = planPlacement(ask, facts, current);
     const ops: Op[] = [];
     const touched: { readonly owner: string | null }[] = [];
     for (const assignment of assignments) {
       const wanted = counts.get(assignment.owner!) ?? 0;
-      if (wanted === assignment.spec.count) continue;
+      const { count: before, renew: upTo = version } = assignment.spec;
+      const renew = begins.has(assignment.owner!) ? version : upTo;
+      if (wanted === before && renew === assignment.spec.renew) continue;
       ops.push(
-        wanted === 0 ? removal(assignment) : this.#records.change(assignment, { spec: { service: id, count: wanted } }),
+        wanted === 0
+          ? removal(assignment)
+          : this.#records.change(assignment, { spec: { ...assignment.spec, count: wanted, renew } }),
       );
       touched.push(assignment);
       add(assignment.owner!, wanted - assignment.spec.count);
     }
     for (const [node, wanted] of counts) {
       if (current.has(node)) continue;
-      const fresh = this.#records.fresh(this.#records.newId(), name, node, {}, { service: id, count: wanted });
+      const fresh = this.#records.fresh(
+        this.#records.newId(),
+        name,
+        node,
+        {},
+        { service: id, count: wanted, renew: version },
+      );
       ops.push({ op: 'put', key: objectKey('assignment', fresh.id), value: fresh, expect: 0 });
       touched.push(fresh);
       add(node, wanted);
     }
-    if (ops.length === 0) return;
     await this.#write(session, ops, touched);
-    logger.info({ service: name, counts: Object.fromEntries(counts), missing }, 'replicas placed');
+    if (ops.length > 0) logger.info({ service: name, counts: Object.fromEntries(counts), missing }, 'replicas placed');
+    if (missing === 0) return undefined;
+    const of =
+      placement?.mode === 'global' ? 'none runs' : `${missing} of ${count} ${missing === 1 ? 'has' : 'have'} no place`;
+    return `${of}: ${whyNot(ask, facts, counts)}`;
+  }
+
+  /** Says of the service which of its replicas have no place, or that all have one. */
+  async #tell(session: Session, { id, owner }: Service, message?: string, before?: Entry<Unplaced>): Promise<void> {
+    const key = unplacedKey(id);
+    const since = before?.value.since ?? new Date(this.#options.clock.now()).toISOString();
+    const value: Unplaced = { service: id, message: message ?? '', since };
+    const expect = before?.revision ?? 0;
+    await this.#write(
+      session,
+      [message ? { op: 'put', key, value, expect } : { op: 'delete', key, expect }],
+      [{ owner }],
+    );
   }
 
   #facts({ id, name, labels, spec }: Node, load: number): PlacementNode {
@@ -215,7 +299,7 @@ export class Scheduler {
     touched: readonly { readonly owner: string | null }[],
   ): Promise<void> {
     if (ops.length === 0) return;
-    const topics = [...new Set(touched.map(({ owner }) => nodeTopic(owner!)))];
+    const topics = [...new Set(touched.flatMap((one) => topicsOf(one)))];
     await this.#options.store.transact(ops, { topics, session, actor: `scheduler on ${this.#options.node}` });
   }
 
@@ -269,6 +353,10 @@ export class Scheduler {
     this.#complained = true;
   }
 }
+
+/** Of a service that has no replicas any more. What a newer version has placed by rules of its own is not judged by ours. */
+const isOrphan = ({ spec, schema }: Assignment, services: ReadonlySet<string>): boolean =>
+  schema > SCHEMA ? spec.service !== undefined && !services.has(spec.service) : true;
 
 const removal = ({ id, revision }: Assignment): Op => ({
   op: 'delete',

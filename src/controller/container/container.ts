@@ -8,6 +8,7 @@ import type { Image } from '../../contracts/image.ts';
 import type { ContainerPlan, ContainerState } from '../../contracts/runtime.ts';
 import { isSluiceError, SluiceError, toSluiceError } from '../../errors.ts';
 import { fault } from '../../fault.ts';
+import { argsOf } from '../../model/container/args.ts';
 import { signalName } from '../../model/container/signal.ts';
 import { type Container, type ContainerDetail, shiftOf } from '../../model/container.ts';
 import type { Sandbox } from '../../model/sandbox.ts';
@@ -167,6 +168,15 @@ export class ContainerController {
     }
   }
 
+  /** What it runs, which does not change. Said, so that whoever lists it need not have its image. */
+  async #args({ id, spec }: Container): Promise<readonly string[] | undefined> {
+    const { tracker, images } = this.#context;
+    const { args } = tracker.detail<ContainerDetail>('container', id);
+    if (args) return args;
+    const image = await images.get(spec.imageId);
+    return image ? argsOf(spec, image.config) : undefined;
+  }
+
   async #image({ spec }: Container): Promise<Image> {
     const image = await this.#context.images.get(spec.imageId);
     if (!image) throw new SluiceError('image.notfound', `image ${spec.image} (${spec.imageId}) is gone`);
@@ -207,6 +217,7 @@ export class ContainerController {
     const { code, message } = error;
     const detail: ContainerDetail = {
       phase: 'exited',
+      args: await this.#args(container),
       generation: spec.generation,
       exitCode,
       finishedAt: at,
@@ -271,6 +282,7 @@ export class ContainerController {
     const unseen = ended && state === null && before.phase !== 'exited';
     const detail: ContainerDetail = {
       phase,
+      args: await this.#args(container),
       generation: spec.generation,
       pid: phase === 'running' ? state?.pid : undefined,
       exitCode: ended ? (state?.exitCode ?? (unseen ? EXIT_UNSEEN : before.exitCode)) : undefined,
@@ -283,8 +295,10 @@ export class ContainerController {
       health: phase === 'running' ? this.#health.of(id, spec.generation) : undefined,
       ports: phase === 'running' ? await this.#publish.ensure(container) : undefined,
     };
-    await tracker.ready(container, { ...detail });
+    const told = tracker.ready(container, { ...detail });
+    // Whoever balances over it need not wait until its status is written.
     this.#place(container, detail);
+    await told;
   }
 
   async #watchHealth(container: Container, state: ContainerState, before: Partial<ContainerDetail>): Promise<void> {

@@ -6,7 +6,7 @@ import type { EndpointResult, JoinResult } from '../../contracts/driver.ts';
 import type { Link, Namespace } from '../../contracts/kernel.ts';
 import { SluiceError } from '../../errors.ts';
 import { fault } from '../../fault.ts';
-import type { Endpoint, EndpointDetail } from '../../model/endpoint.ts';
+import type { Contest, Endpoint, EndpointDetail } from '../../model/endpoint.ts';
 import type { Network } from '../../model/network.ts';
 import type { Sandbox } from '../../model/sandbox.ts';
 import { type Context, driverNetwork } from '../context.ts';
@@ -25,6 +25,9 @@ export class EndpointController {
   /** Gateways and interface (ifindex in the sandbox) of each endpoint that is joined, for the choice of the default route. */
   readonly #joins = new Map<string, { readonly joined: JoinResult; readonly link: number }>();
 
+  /** Those that are contested and taken down in this life. */
+  readonly #down = new Set<string>();
+
   constructor(context: Context, spaces: Spaces, withdraw: Withdrawal) {
     this.#context = context;
     this.#spaces = spaces;
@@ -35,6 +38,7 @@ export class EndpointController {
     const endpoint = this.#context.world.endpoints.get(id);
     if (!endpoint) return;
     if (endpoint.removing) await this.#remove(endpoint);
+    else if (endpoint.spec.contested) await this.#giveUp(endpoint, endpoint.spec.contested);
     else await this.#ensure(endpoint);
   }
 
@@ -42,11 +46,9 @@ export class EndpointController {
     const { world, tracker, drivers } = this.#context;
     const network = world.networks.get(endpoint.spec.network);
     const sandbox = world.sandboxes.get(endpoint.spec.sandbox);
-    // Both trigger their endpoints when they become ready.
-    if (!network || !sandbox || !tracker.isReady('network', network.id) || !tracker.isReady('sandbox', sandbox.id)) {
-      if (!tracker.get('endpoint', endpoint.id)) await tracker.pending(endpoint);
+    // Both trigger their endpoints when they become ready; an endpoint without a status is pending.
+    if (!network || !sandbox || !tracker.isReady('network', network.id) || !tracker.isReady('sandbox', sandbox.id))
       return;
-    }
     // A global network's devices come with this host's first endpoint on it; then this one is looked at again.
     if (network.spec.scope === 'global' && tracker.detail<TunnelDetail>('network', network.id).ifindex === undefined)
       return;
@@ -134,7 +136,7 @@ export class EndpointController {
   #routes(sandbox: Sandbox, namespace: Namespace): string[] {
     if (namespace === this.#context.kernel.host) return [];
     const { world } = this.#context;
-    const live = world.endpointsOfSandbox(sandbox.id).filter(({ removing }) => !removing);
+    const live = world.endpointsOfSandbox(sandbox.id).filter(({ removing, spec }) => !removing && !spec.contested);
     const candidates = live.flatMap((endpoint) => {
       const join = this.#joins.get(endpoint.id);
       const network = world.networks.get(endpoint.spec.network);
@@ -143,8 +145,26 @@ export class EndpointController {
     return syncDefaultRoutes(namespace, planRoutes(candidates), sandbox.spec.origin === 'attached');
   }
 
+  /** Its address is another's: nothing of it may answer to that. The record stays, so that people see what happened. */
+  async #giveUp(endpoint: Endpoint, { address, by }: Contest): Promise<void> {
+    if (this.#down.has(endpoint.id)) return;
+    const message = `${address} was given twice, and ${by} has it longer: this endpoint is down until its sandbox is connected anew`;
+    // First: who names it or balances over it lets go because of that.
+    await this.#context.tracker.refused(endpoint, { code: 'address.contested', message }, {});
+    await this.#takeDown(endpoint);
+    this.#down.add(endpoint.id);
+  }
+
   async #remove(endpoint: Endpoint): Promise<void> {
-    const { world, drivers, dataplane, desired, tracker } = this.#context;
+    const { desired, tracker } = this.#context;
+    await this.#takeDown(endpoint);
+    this.#down.delete(endpoint.id);
+    await desired.numbers.releaseWith('attachment', endpoint.id, (ops) => desired.endpoints.forget(endpoint, ops));
+    tracker.forget('endpoint', endpoint.id);
+  }
+
+  async #takeDown(endpoint: Endpoint): Promise<void> {
+    const { world, drivers, dataplane, tracker } = this.#context;
     const network = world.networks.get(endpoint.spec.network);
     const sandbox = world.sandboxes.get(endpoint.spec.sandbox);
     this.#joins.delete(endpoint.id);
@@ -163,8 +183,6 @@ export class EndpointController {
     fault('endpoint.unlinked');
     // The guard stays until the link is gone: an unknown sender is dropped, an unguarded one would not be.
     dataplane.removeEndpoint(endpoint.id);
-    await desired.numbers.releaseWith('attachment', endpoint.id, (ops) => desired.endpoints.forget(endpoint, ops));
-    tracker.forget('endpoint', endpoint.id);
   }
 }
 

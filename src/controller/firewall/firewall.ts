@@ -8,12 +8,14 @@ import { join } from 'node:path';
 import type { Underlay } from '../../contracts/driver.ts';
 import type { Nft } from '../../contracts/kernel.ts';
 import { isSluiceError } from '../../errors.ts';
-import { policyTable } from '../../model/mark.ts';
+import type { Difference } from '../../model/diagnosis/diff.ts';
+import { policyTable, vxlanTable } from '../../model/mark.ts';
 import type { NetworkSpec } from '../../model/network.ts';
+import { tableDifferences } from '../../model/nft/difference.ts';
 import { digestTable } from '../../model/nft/digest.ts';
 import type { Context } from '../context.ts';
 import { syncDockerUser } from './docker.ts';
-import { type Blocker, findBlockers } from './forward.ts';
+import { asksForState, type Blocker, findBlockers } from './forward.ts';
 import { ADMIN_RULESET, ADMIN_TABLE, type PolicyNetwork, renderPolicy } from './policy.ts';
 import { Guard, type VxlanGuard } from './vxlan.ts';
 
@@ -115,7 +117,7 @@ export class Firewall {
     const { instance } = this.#context;
     const table = `inet ${policyTable(instance)}`;
     if (!this.#nft.tables().includes(`inet ${ADMIN_TABLE}`)) this.#nft.apply(ADMIN_RULESET);
-    const text = renderPolicy(instance, [...this.#networks.values()]);
+    const text = renderPolicy(instance, this.#tracked());
     const written = this.#read();
     const present = this.#nft.list(`table ${table}`);
     if (written?.text === text && present && digestTable(present) === written.digest) return [];
@@ -128,6 +130,31 @@ export class Firewall {
         ? `nft table ${table} had been changed and was written anew`
         : `nft table ${table} had been removed and was written anew`,
     ];
+  }
+
+  /** The networks; of those that span hosts whether somebody else's rules want what stays within them tracked. */
+  #tracked(): PolicyNetwork[] {
+    const networks = [...this.#networks.values()];
+    if (networks.every(({ slot }) => slot === undefined)) return networks;
+    const ruleset = this.#nft.list('ruleset') ?? [];
+    return networks.map((network) =>
+      network.slot !== undefined && network.ifname !== undefined
+        ? { ...network, tracked: asksForState(ruleset, network.ifname, isOurs) }
+        : network,
+    );
+  }
+
+  /** What `sync` would put right, by table. Changes nothing. */
+  compare(): { readonly table: string; readonly differences: readonly Difference[] }[] {
+    const { instance } = this.#context;
+    const table = `inet ${policyTable(instance)}`;
+    const written = this.#read();
+    const current = written?.text === renderPolicy(instance, this.#tracked());
+    const differences = current
+      ? tableDifferences(table, written.digest, this.#nft.list(`table ${table}`))
+      : [{ what: `nft table ${table}`, want: 'as the networks are now', have: 'not written yet' }];
+    const guard = this.#guard.compare();
+    return [{ table, differences }, ...(guard ? [{ table: `inet ${vxlanTable(instance)}`, differences: guard }] : [])];
   }
 
   /** Looks at everybody's rules once; the answer says which chains of others drop what comes in by an interface. */

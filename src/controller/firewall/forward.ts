@@ -38,6 +38,8 @@ const DEPTH_MAX = 16;
 export interface Passage {
   readonly hook: 'forward' | 'input';
   readonly ifname: string;
+  /** Where it goes out, when that is known. */
+  readonly oifname?: string;
   readonly udpPort?: number;
 }
 
@@ -75,11 +77,61 @@ export function findBlockers(
   return blockers;
 }
 
-function walk(inChain: (name: string) => Rule[], name: string, passage: Passage, depth: number): Verdict {
+/** Modules of iptables that ask conntrack; nft before 1.1 does not name them, so that each may be one. */
+const STATEFUL = ['conntrack', 'state', 'connmark', 'connlimit', 'connbytes', 'ctstatus', 'helper'];
+
+/**
+ * Whether somebody else's rule asks for the state of connections that come in by an interface and go out by it again: then these have to be
+ * tracked, or an answer would be taken for nobody's. The administrator's own table counts.
+ */
+export function asksForState(
+  ruleset: readonly Record<string, unknown>[],
+  ifname: string,
+  isOurs: (table: string) => boolean,
+): boolean {
+  const passage: Passage = { hook: 'forward', ifname, oifname: ifname };
+  let asks = false;
+  const seen = (expr: Rule['expr']): void => {
+    asks ||= expr.some(
+      (part) =>
+        isOfState((part.match as { left?: unknown } | undefined)?.left) ||
+        isOfState(part.vmap) ||
+        'ct count' in part ||
+        ('xt' in part && STATEFUL.includes((part.xt as { name?: string } | null)?.name ?? 'state')),
+    );
+  };
+  const chains = ruleset.flatMap((object) => ('chain' in object ? [object.chain as Chain] : []));
+  const rules = ruleset.flatMap((object) => ('rule' in object ? [object.rule as Rule] : []));
+  for (const chain of chains) {
+    if (chain.hook !== passage.hook || chain.type !== 'filter') continue;
+    if (isOurs(chain.table) && chain.table !== ADMIN_TABLE) continue;
+    const inChain = (name: string): Rule[] =>
+      rules.filter((rule) => rule.family === chain.family && rule.table === chain.table && rule.chain === name);
+    walk(inChain, chain.name, passage, 0, seen);
+  }
+  return asks;
+}
+
+/** Whether an expression of nft's looks at conntrack, however deep inside. */
+function isOfState(expression: unknown): boolean {
+  if (Array.isArray(expression)) return expression.some(isOfState);
+  if (typeof expression !== 'object' || expression === null) return false;
+  return 'ct' in expression || Object.values(expression).some(isOfState);
+}
+
+/** `seen` is told of each rule that some of the passage's packets come to. */
+function walk(
+  inChain: (name: string) => Rule[],
+  name: string,
+  passage: Passage,
+  depth: number,
+  seen?: (expr: Rule['expr']) => void,
+): Verdict {
   if (depth > DEPTH_MAX) return 'continue';
   for (const { expr } of inChain(name)) {
     const relevance = judge(expr, passage);
     if (relevance === 'no') continue;
+    seen?.(expr);
     const verdict = verdictOf(expr);
     if (verdict === 'accept' || verdict === 'drop' || verdict === 'return') {
       // iptables' own matches are not shown: an accept for UDP that has one may well be the one for our port.
@@ -87,8 +139,10 @@ function walk(inChain: (name: string) => Rule[], name: string, passage: Passage,
       if (relevance === 'yes' || benefit) return verdict;
       continue;
     }
+    if (typeof verdict === 'object' && seen && relevance === 'maybe')
+      walk(inChain, verdict.target, passage, depth + 1, seen);
     if (typeof verdict === 'object' && relevance === 'yes') {
-      const inner = walk(inChain, verdict.target, passage, depth + 1);
+      const inner = walk(inChain, verdict.target, passage, depth + 1, seen);
       if (inner === 'accept' || inner === 'drop') return inner;
       if (verdict.goto) return 'continue';
     }
@@ -97,7 +151,10 @@ function walk(inChain: (name: string) => Rule[], name: string, passage: Passage,
 }
 
 /** `yes`: every packet of a new connection on the passage matches; `no`: none does; `maybe`: it depends on something else. */
-function judge(expr: readonly Record<string, unknown>[], { ifname, udpPort }: Passage): 'yes' | 'no' | 'maybe' {
+function judge(
+  expr: readonly Record<string, unknown>[],
+  { ifname, oifname, udpPort }: Passage,
+): 'yes' | 'no' | 'maybe' {
   let result: 'yes' | 'maybe' = 'yes';
   for (const statement of expr) {
     if ('xt' in statement) result = 'maybe';
@@ -114,14 +171,15 @@ function judge(expr: readonly Record<string, unknown>[], { ifname, udpPort }: Pa
       if ((field.protocol !== 'tcp' && coversPort(right, udpPort)) !== isPositive) return 'no';
       continue;
     }
-    if (key !== 'iifname') {
+    const name = key === 'iifname' ? ifname : key === 'oifname' ? oifname : undefined;
+    if (name === undefined) {
       result = 'maybe';
       continue;
     }
     const patterns =
       typeof right === 'object' && right !== null && 'set' in right ? (right.set as string[]) : [String(right)];
     const hit = patterns.some((pattern) =>
-      pattern.endsWith('*') ? ifname.startsWith(pattern.slice(0, -1)) : pattern === ifname,
+      pattern.endsWith('*') ? name.startsWith(pattern.slice(0, -1)) : pattern === name,
     );
     if (hit !== isPositive) return 'no';
   }

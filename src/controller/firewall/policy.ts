@@ -12,6 +12,8 @@ export interface PolicyNetwork {
   readonly masquerade: boolean;
   /** Of a network that spans hosts: its way of its own (path.ts); what is larger than fits is made to fit. */
   readonly slot?: number;
+  /** What stays within a network that spans hosts is tracked, too: somebody else's rules ask for the state of its connections. */
+  readonly tracked?: boolean;
   readonly subnets: readonly { readonly cidr: string; readonly gateway?: string }[];
 }
 
@@ -36,33 +38,51 @@ function set(name: string, type: string, elements: readonly string[], flags = ''
   return `  set ${name} { type ${type};${flags}${body} }\n`;
 }
 
-interface Path {
+interface Path extends Pick<PolicyNetwork, 'tracked' | 'subnets'> {
   readonly ifname: string;
   readonly slot: number;
+}
+
+const hex = (mark: number): string => `0x${(mark >>> 0).toString(16).padStart(8, '0')}`;
+const MASK = hex(NETWORK_MARK.mask);
+const OTHERS = hex(~NETWORK_MARK.mask);
+
+/**
+ * What goes from one endpoint of the network to another is not tracked: nothing here asks for its state, and where `bridge-nf-call-iptables`
+ * takes bridged frames through the host's hooks, tracking them on both hosts costs a new connection a third of its speed. The gateway's
+ * traffic is the host's own, with answers to those whom publishing masqueraded.
+ */
+function renderPath({ slot, tracked, subnets }: Path): string {
+  const within = tracked
+    ? []
+    : subnets.map(({ cidr, gateway }) => {
+        const ip = v6(cidr) ? 'ip6' : 'ip';
+        return `    ${gateway ? `${ip} daddr != ${gateway} ` : ''}${ip} daddr ${cidr} notrack accept\n`;
+      });
+  return `  chain zone-${slot} {
+${within.join('')}    ct original zone set ${slot}
+  }
+  chain path-${slot} {
+    meta mark set meta mark and ${OTHERS} or ${hex(markOf(slot))}
+    ct mark set ct mark and ${OTHERS} or ${hex(markOf(slot))}
+  }
+`;
 }
 
 /** Zones and marks of the networks that span hosts; see path.ts. */
 function renderPaths(paths: readonly Path[]): string {
   if (paths.length === 0) return '';
-  const hex = (mark: number): string => `0x${(mark >>> 0).toString(16).padStart(8, '0')}`;
-  const mask = hex(NETWORK_MARK.mask);
-  const others = hex(~NETWORK_MARK.mask);
   const list = (of: (path: Path) => string): string => paths.map(of).join(', ');
-  const byMark = `ct mark and ${mask} vmap { ${list(({ slot }) => `${hex(markOf(slot))} : jump path-${slot}`)} }`;
-  const chains = paths.map(
-    ({ slot }) => `  chain path-${slot} {
-    ct mark set ct mark and ${others} or ${hex(markOf(slot))}
-    meta mark set meta mark and ${others} or ${hex(markOf(slot))}
-  }
-`,
-  );
-  return `${chains.join('')}  chain zones {
+  const byInterface = (chain: string): string =>
+    `iifname vmap { ${list(({ ifname, slot }) => `${quote(ifname)} : goto ${chain}-${slot}`)} }`;
+  const byMark = `ct mark and ${MASK} vmap { ${list(({ slot }) => `${hex(markOf(slot))} : goto path-${slot}`)} }`;
+  return `${paths.map(renderPath).join('')}  chain zones {
     type filter hook prerouting priority raw; policy accept;
-    ct original zone set iifname map { ${list(({ ifname, slot }) => `${quote(ifname)} : ${slot}`)} }
+    ${byInterface('zone')}
   }
   chain marks {
     type filter hook prerouting priority mangle; policy accept;
-    iifname vmap { ${list(({ ifname, slot }) => `${quote(ifname)} : jump path-${slot}`)} }
+    ${byInterface('path')}
     ${byMark}
   }
   chain answers {
@@ -71,8 +91,8 @@ function renderPaths(paths: readonly Path[]): string {
   }
   chain fit {
     type filter hook forward priority mangle; policy accept;
-    iifname @tunnelled tcp flags syn tcp option maxseg size set rt mtu
-    oifname @tunnelled tcp flags syn tcp option maxseg size set rt mtu
+    tcp flags syn iifname @tunnelled tcp option maxseg size set rt mtu
+    tcp flags syn oifname @tunnelled tcp option maxseg size set rt mtu
   }
 `;
 }
@@ -91,7 +111,7 @@ export function renderPolicy(instance: string, networks: readonly PolicyNetwork[
   const gateways = all.flatMap(({ ifname, subnets }) =>
     subnets.flatMap(({ gateway }) => (gateway ? [{ ifname, gateway }] : [])),
   );
-  const paths = all.flatMap(({ ifname, slot }) => (slot === undefined ? [] : [{ ifname, slot }]));
+  const paths = all.flatMap(({ slot, ...network }) => (slot === undefined ? [] : [{ ...network, slot }]));
   const pairs = (family: boolean): string[] =>
     gateways
       .filter(({ gateway }) => v6(gateway) === family)

@@ -2,12 +2,22 @@
  * The guard of the VXLAN port. Who can send UDP to it can put frames into any network of the host: so packets to it are taken from the
  * registered tunnel end points of other nodes, on the underlay's interface, and from nobody else; from a sandbox never, not even towards
  * another host. It stands before the first VXLAN device does, in a table of its own that is there before any other rule of ours.
+ *
+ * By the device on which hosts test each other's checksums (../offload) come SYNs to one port, which are refused here, before anybody's rules for what
+ * comes in and with a checksum made in software, and the refusals of others; nothing else comes in by it, and nothing from elsewhere, sandboxes
+ * among it, goes to its address or out by it.
+ *
+ * Between registered end points nothing is tracked: a tunnel's source port follows the connection inside, so that each of those would cost
+ * every host one of its own.
  */
 import type { Underlay } from '../../contracts/driver.ts';
 import type { Nft } from '../../contracts/kernel.ts';
 import { isSluiceError } from '../../errors.ts';
-import { vxlanTable } from '../../model/mark.ts';
+import type { Difference } from '../../model/diagnosis/diff.ts';
+import { probeName, vxlanTable } from '../../model/mark.ts';
+import { tableDifferences } from '../../model/nft/difference.ts';
 import { digestTable } from '../../model/nft/digest.ts';
+import { PROBE_PORT, probePrefix } from '../offload/plan.ts';
 
 export interface VxlanGuard {
   readonly underlay: Pick<Underlay, 'address' | 'port' | 'ifname'>;
@@ -18,13 +28,18 @@ export interface VxlanGuard {
 }
 
 /** nft text that replaces the table, from whatever was there before. Pure. */
-export function renderGuard(instance: string, { underlay: { port, ifname }, vteps, bridges }: VxlanGuard): string {
+export function renderGuard(
+  instance: string,
+  { underlay: { address, port, ifname }, vteps, bridges }: VxlanGuard,
+): string {
   const table = `inet ${vxlanTable(instance)}`;
   const set = (name: string, type: string, elements: readonly string[]): string =>
     `  set ${name} { type ${type};${elements.length > 0 ? ` elements = { ${elements.join(', ')} };` : ''} }\n`;
   const sorted = [...new Set(vteps)].sort();
   // An address on lo is reached by any interface of the underlay; sandboxes are refused before.
   const on = ifname === 'lo' ? '' : `iifname "${ifname}" `;
+  const [probe, prefix] = [`"${probeName(instance)}"`, `${probePrefix(port)}/64`];
+  const [ip, registered] = address.includes(':') ? ['ip6', '@vteps6'] : ['ip', '@vteps4'];
   return `table ${table}
 delete table ${table}
 table ${table} {
@@ -46,10 +61,24 @@ ${set(
     meta l4proto != udp accept
     udp dport != ${port} accept
     iifname @sandboxes counter drop comment "VXLAN from a sandbox"
+    ${on}${ip} daddr ${address} ${ip} saddr ${registered} notrack accept
     fib daddr type != { local, broadcast, multicast } accept
     ${on}ip saddr @vteps4 accept
     ${on}ip6 saddr @vteps6 accept
     counter drop comment "VXLAN from a stranger"
+  }
+  chain output {
+    type filter hook output priority raw; policy accept;
+    meta l4proto != udp accept
+    udp dport ${port} ${ip} saddr ${address} ${ip} daddr ${registered} notrack
+  }
+  chain probe {
+    type filter hook prerouting priority raw; policy accept;
+    ip6 daddr ${prefix} iifname != { ${probe}, "lo" } counter drop comment "probe address from elsewhere"
+    iifname != ${probe} accept
+    ip6 saddr ${prefix} ip6 daddr ${prefix} tcp dport ${PROBE_PORT} tcp flags & (fin | syn | rst | ack) == syn counter reject with tcp reset
+    ip6 saddr ${prefix} ip6 daddr ${prefix} tcp sport ${PROBE_PORT} tcp flags & rst == rst counter accept
+    counter drop comment "anything else by the probe"
   }
 }
 `;
@@ -87,6 +116,16 @@ export class Guard {
     } catch (error) {
       if (!isSluiceError(error, 'kernel.notfound')) throw error;
     }
+  }
+
+  /** What `audit` would put right; null: nobody listens on the port, no table is wanted. */
+  compare(): Difference[] | null {
+    const table = `inet ${vxlanTable(this.#instance)}`;
+    const present = this.#nft.list(`table ${table}`);
+    if (!this.#wanted) return present ? [{ what: `nft table ${table}`, have: 'there' }] : null;
+    const current = this.#written?.text === renderGuard(this.#instance, this.#wanted);
+    if (current) return tableDifferences(table, this.#written!.digest, present);
+    return [{ what: `nft table ${table}`, want: 'as the nodes are now', have: 'not written yet' }];
   }
 
   /** Writes the table where it is not as it must be; what was amiss, in words. */

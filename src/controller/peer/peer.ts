@@ -95,9 +95,9 @@ export class PeerController {
   #membersOf(network: Network): { members: Member[]; keep: Set<string> } {
     const { world } = this.#context;
     // Older first: where a move has been told half-way, the new place counts.
-    const all = [...world.endpointsOfNetwork(network.id), ...world.peersOfNetwork(network.id).values()].sort(
-      (a, b) => a.revision - b.revision,
-    );
+    const all = [...world.endpointsOfNetwork(network.id), ...world.peersOfNetwork(network.id).values()]
+      .filter(({ spec }) => !spec.contested)
+      .sort((a, b) => a.revision - b.revision);
     const members = all.flatMap((endpoint) => this.#memberOf(endpoint) ?? []);
     const lost = all.filter((endpoint) => !world.isOwn(endpoint) && !this.#vtepOf(endpoint));
     return { members, keep: new Set(lost.map(({ spec }) => spec.mac)) };
@@ -116,7 +116,7 @@ export class PeerController {
     const news = new Map<string, Member | null>();
     for (const id of ids) {
       const endpoint = world.peersOfNetwork(networkId).get(id) ?? world.endpoints.get(id);
-      const member = endpoint ? this.#memberOf(endpoint) : null;
+      const member = endpoint && !endpoint.spec.contested ? this.#memberOf(endpoint) : null;
       if (member !== undefined) news.set(id, member);
     }
     return news;
@@ -124,10 +124,10 @@ export class PeerController {
 
   /** Undefined while it is not known where it is. */
   #memberOf(endpoint: Endpoint): Member | undefined {
-    const { id, spec } = endpoint;
+    const { id, revision, spec } = endpoint;
     const vtep = this.#vtepOf(endpoint);
     if (vtep === undefined && !this.#context.world.isOwn(endpoint)) return undefined;
-    return { id, mac: spec.mac, addresses: spec.addresses.map((address) => address.split('/')[0]!), vtep };
+    return { id, revision, mac: spec.mac, addresses: spec.addresses.map((address) => address.split('/')[0]!), vtep };
   }
 
   #vtepOf(endpoint: Endpoint): string | undefined {

@@ -9,6 +9,8 @@ import type { PeerDifference } from '../../model/answer.ts';
 
 export interface Member {
   readonly id: string;
+  /** The higher, the newer. */
+  readonly revision: number;
   readonly mac: string;
   /** Without prefix length. */
   readonly addresses: readonly string[];
@@ -41,10 +43,11 @@ export interface PeerChanges {
   };
 }
 
-const ZERO_MAC = '00:00:00:00:00:00';
+/** The list of those who receive broadcast and multicast. */
+export const ZERO_MAC = '00:00:00:00:00:00';
 const NUD_PERMANENT = 0x80;
 
-/** Of two members with one MAC or address (a move that has been told half-way) the later in the order given has it. */
+/** Of two members with one MAC or address (a move that has been told half-way) the newer has it; they come in that order. */
 export function planPeers(members: Iterable<Member>): PeerState {
   const remote = new Map<string, string>();
   const flood = new Set<string>();

@@ -13,9 +13,9 @@ import {
   type PeerState,
   planPeers,
   readPeers,
+  ZERO_MAC,
 } from './plan.ts';
 
-const ZERO_MAC = '00:00:00:00:00:00';
 /** Entries set in one stretch: 15 ms of blocked event loop. */
 const CHUNK = 2_000;
 
@@ -30,8 +30,11 @@ export class PeerTable {
   readonly #netlink: Netlink;
   readonly #breathe: () => Promise<void>;
   readonly #members = new Map<string, Member>();
-  /** Who has each MAC and address, and how many endpoints are at each VTEP. */
-  readonly #holders = new Map<string, string>();
+  /** Who has each MAC and address: of several the newest, as in `planPeers`. */
+  readonly #holders = new Map<string, Member>();
+  /** The others, where an address was given again and the end of who had it before has not been heard yet, or was lost. */
+  readonly #behind = new Map<string, readonly Member[]>();
+  /** How many endpoints are at each VTEP. */
   readonly #hosts = new Map<string, number>();
   #synced = false;
 
@@ -58,6 +61,7 @@ export class PeerTable {
     await this.#apply(changes);
     this.#members.clear();
     this.#holders.clear();
+    this.#behind.clear();
     this.#hosts.clear();
     for (const member of members) this.#remember(member);
     this.#synced = true;
@@ -85,40 +89,52 @@ export class PeerTable {
 
   /** Follows single endpoints; null: it is gone. */
   async follow(news: ReadonlyMap<string, Member | null>): Promise<void> {
-    const hosts = new Set(this.#hosts.keys());
-    const before: Member[] = [];
-    for (const id of news.keys()) {
-      const member = this.#members.get(id);
-      if (!member) continue;
-      // What another endpoint has taken over meanwhile is not this one's to remove.
-      before.push({
-        ...member,
-        vtep: this.#holders.get(member.mac) === id ? member.vtep : undefined,
-        addresses: member.addresses.filter((address) => this.#holders.get(address) === id),
-      });
-      this.#forget(member);
-    }
+    const known = [...news.keys()].flatMap((id) => this.#members.get(id) ?? []);
     const now = [...news.values()].filter((member) => member !== null);
-    for (const { mac, id } of now) {
-      // A MAC that comes to another place while its last holder has not been heard to go.
-      const holder = this.#members.get(this.#holders.get(mac) ?? id);
-      if (holder) before.push({ ...holder, addresses: [] });
-    }
+    const from = this.#stateFor([...known, ...now]);
+    for (const member of known) this.#forget(member);
     for (const member of now) this.#remember(member);
-    const from = { ...planPeers(before), flood: hosts };
-    await this.#apply(diffPeers(from, { ...planPeers(now), flood: new Set(this.#hosts.keys()) }));
+    await this.#apply(diffPeers(from, this.#stateFor([...known, ...now])));
+  }
+
+  /** What is programmed under the MACs and addresses of these, whoever has them now. */
+  #stateFor(members: readonly Member[]): PeerState {
+    const remote = new Map<string, string>();
+    const neighbours = new Map<string, string>();
+    for (const { mac, addresses } of members) {
+      const vtep = this.#holders.get(mac)?.vtep;
+      if (vtep !== undefined) remote.set(mac, vtep);
+      for (const address of addresses) {
+        const holder = this.#holders.get(address);
+        if (holder) neighbours.set(address, holder.mac);
+      }
+    }
+    return { remote, behind: new Set(remote.keys()), flood: new Set(this.#hosts.keys()), neighbours };
   }
 
   #remember(member: Member): void {
     this.#members.set(member.id, member);
-    for (const key of [member.mac, ...member.addresses]) this.#holders.set(key, member.id);
+    for (const key of [member.mac, ...member.addresses]) {
+      const holder = this.#holders.get(key);
+      const isNewer = !holder || member.revision >= holder.revision;
+      if (isNewer) this.#holders.set(key, member);
+      if (holder) this.#behind.set(key, [...(this.#behind.get(key) ?? []), isNewer ? holder : member]);
+    }
     if (member.vtep !== undefined) this.#hosts.set(member.vtep, (this.#hosts.get(member.vtep) ?? 0) + 1);
   }
 
   #forget(member: Member): void {
     this.#members.delete(member.id);
-    for (const key of [member.mac, ...member.addresses])
-      if (this.#holders.get(key) === member.id) this.#holders.delete(key);
+    for (const key of [member.mac, ...member.addresses]) {
+      const behind = (this.#behind.get(key) ?? []).filter((each) => each !== member);
+      if (this.#holders.get(key) === member) {
+        const next = behind.sort((a, b) => a.revision - b.revision).pop();
+        if (next) this.#holders.set(key, next);
+        else this.#holders.delete(key);
+      }
+      if (behind.length > 0) this.#behind.set(key, behind);
+      else this.#behind.delete(key);
+    }
     if (member.vtep === undefined) return;
     const left = (this.#hosts.get(member.vtep) ?? 0) - 1;
     if (left > 0) this.#hosts.set(member.vtep, left);
@@ -142,12 +158,13 @@ export class PeerTable {
       neighbours.remove.map((ip) => ({ link: bridge, ip })),
       (entries) => this.#netlink.removeNeighbours(entries),
     );
+    const alone = new Set(behind.set);
+    // A MAC in both tables is one request when the two follow each other.
+    const pairs = remote.set.flatMap(([mac, dst]) =>
+      alone.delete(mac) ? [self(mac, dst), master(mac)] : [self(mac, dst)],
+    );
     await this.#chunks(
-      [
-        ...flood.set.map((dst) => self(ZERO_MAC, dst)),
-        ...remote.set.map(([mac, dst]) => self(mac, dst)),
-        ...behind.set.map(master),
-      ],
+      [...flood.set.map((dst) => self(ZERO_MAC, dst)), ...pairs, ...[...alone].map(master)],
       (entries) => this.#netlink.ensureFdb(entries),
     );
     await this.#chunks(

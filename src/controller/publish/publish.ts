@@ -5,12 +5,14 @@
 import type { PublishedPort } from '../../contracts/publisher.ts';
 import { isSluiceError, SluiceError } from '../../errors.ts';
 import type { Container, PublishSpec, ShownPort } from '../../model/container.ts';
+import type { Difference } from '../../model/diagnosis/diff.ts';
 import type { Endpoint } from '../../model/endpoint.ts';
 import { contains, familyOf, parseCidr } from '../../model/ip.ts';
-import type { Service } from '../../model/service.ts';
+import { isProtocol, type Service } from '../../model/service.ts';
 import type { Context } from '../context.ts';
 import type { Blocker } from '../firewall/forward.ts';
-import { type Candidate, type Defaults, isKeptIn, planPort, planWays, shownPorts } from './plan.ts';
+import { LoopbackPorts } from './loopback.ts';
+import { type Candidate, type Defaults, isKeptIn, planPort, planWays, publishDifferences, shownPorts } from './plan.ts';
 
 export interface PublishOptions {
   /** Where a port without an address of its own is published. */
@@ -22,11 +24,18 @@ export interface PublishOptions {
 /** How long what was found of others' chains is believed, milliseconds. */
 const CLOSED_MS = 1_000;
 
+/** ifindex of lo in every namespace. */
+const LO = 1;
+
+/** What only a newer version knows it publishes. */
+const isKnown = ({ protocol }: PublishSpec): boolean => isProtocol(protocol);
+
 const keyOf = ({ protocol, address, port }: PublishedPort): string => `${protocol} ${address} ${port}`;
 
 export class PublishController {
   readonly #context: Context;
   readonly #options: PublishOptions;
+  readonly #loopback: LoopbackPorts;
   /** By container, then by port; null where the port could not be held yet. */
   readonly #holds = new Map<string, Map<string, Disposable | null>>();
   #closed: { readonly at: number; readonly blockers: readonly Blocker[] } | undefined;
@@ -34,6 +43,11 @@ export class PublishController {
   constructor(context: Context, options: PublishOptions) {
     this.#context = context;
     this.#options = options;
+    this.#loopback = new LoopbackPorts(context);
+  }
+
+  load(): Promise<void> {
+    return this.#loopback.load();
   }
 
   /**
@@ -42,7 +56,7 @@ export class PublishController {
    */
   ensure(container: Container): Promise<ShownPort[]> {
     const { publish, sandbox } = container.spec;
-    return this.#ensure(container, publish, () => planWays(this.#candidates(sandbox)));
+    return this.#ensure(container, publish.filter(isKnown), () => planWays(this.#candidates(sandbox)));
   }
 
   /**
@@ -50,6 +64,38 @@ export class PublishController {
    * always the same ones. `port.unreachable` where the network has no gateway here.
    */
   async ensureService(service: Service, endpoints: readonly Endpoint[]): Promise<ShownPort[]> {
+    const { ways, families } = this.#waysOf(service, endpoints);
+    return this.#ensure(service, (service.spec.publish ?? []).filter(isKnown), ways, families);
+  }
+
+  /** What is published of a container that has its name otherwise than it should be. */
+  compare({ id, spec }: Container): Difference[] {
+    return this.#compare(id, spec.publish.filter(isKnown), planWays(this.#candidates(spec.sandbox)), []);
+  }
+
+  compareService(service: Service, endpoints: readonly Endpoint[]): Difference[] {
+    const { ways, families } = this.#waysOf(service, endpoints);
+    return this.#compare(service.id, (service.spec.publish ?? []).filter(isKnown), ways(), families);
+  }
+
+  #compare(
+    id: string,
+    publish: readonly PublishSpec[],
+    ways: readonly Candidate[],
+    families: readonly (4 | 6)[],
+  ): Difference[] {
+    const { defaults } = this.#defaultsOf(publish);
+    const want = publish.flatMap((port) => planPort(port, ways, defaults, families) ?? []);
+    return publishDifferences(want, this.#context.publisher.published().get(id) ?? []);
+  }
+
+  #defaultsOf(publish: readonly PublishSpec[]): { defaults: Defaults; blockers: readonly Blocker[] } {
+    const { address } = this.#options;
+    const blockers = publish.some((port) => isKeptIn(port, { address, closed: true })) ? this.#blockers() : [];
+    return { defaults: { address, closed: blockers.length > 0, loopback6: this.#hasLoopback6() }, blockers };
+  }
+
+  #waysOf(service: Service, endpoints: readonly Endpoint[]) {
     const { world, publisher } = this.#context;
     const { spec } = service;
     const network = world.networks.get(spec.network);
@@ -68,7 +114,7 @@ export class PublishController {
           .sort((a, b) => (a.address < b.address ? -1 : 1))
           .slice(0, publisher.capabilities().backendsMax),
       );
-    return this.#ensure(service, spec.publish ?? [], ways, families);
+    return { ways, families };
   }
 
   async #ensure(
@@ -78,14 +124,12 @@ export class PublishController {
     families: readonly (4 | 6)[] = [],
   ): Promise<ShownPort[]> {
     const { publisher } = this.#context;
-    const { address } = this.#options;
     if (publish.length === 0) {
       this.withdraw(id);
       return [];
     }
     const ways = waysNow();
-    const blockers = publish.some((port) => isKeptIn(port, { address, closed: true })) ? this.#blockers() : [];
-    const defaults: Defaults = { address, closed: blockers.length > 0 };
+    const { defaults, blockers } = this.#defaultsOf(publish);
     const shown: ShownPort[] = [];
     const ports = publish.flatMap((port) => {
       const planned = planPort(port, ways, defaults, families);
@@ -97,7 +141,7 @@ export class PublishController {
       this.withdraw(id);
       throw new SluiceError(
         'port.unreachable',
-        `${kind} ${name} has no address by which port ${port.target}/${port.protocol} could be published${port.address ? ` on ${port.address}` : ''}: it takes a network with a gateway on this host that is not internal`,
+        `${kind} ${name} has no address by which port ${port.target}/${port.protocol} could be published${port.address ? ` on ${port.address}` : ''}: it takes a network with a gateway on this host that is not internal${port.address === '::1' && port.protocol === 'udp' ? ', and UDP on ::1 an IPv6 one' : ''}`,
         { [kind]: id, port: port.target },
       );
     });
@@ -106,6 +150,7 @@ export class PublishController {
     const undo = this.#hold(id, ports);
     try {
       publisher.ensure(id, ports);
+      await this.#loopback.ensure(id, ports);
       for (const ifname of new Set(ports.flatMap(({ backends }) => backends.map((backend) => backend.ifname))))
         this.#admitLoopback(ifname);
     } catch (error) {
@@ -119,6 +164,7 @@ export class PublishController {
 
   /** Its end has come. */
   withdraw(id: string): void {
+    this.#loopback.withdraw(id);
     this.#context.publisher.remove(id);
     this.#letGo(id, new Set());
     this.#holds.delete(id);
@@ -127,9 +173,15 @@ export class PublishController {
   /** Owners that are no more, in words. */
   prune(): string[] {
     const { world, publisher } = this.#context;
-    const count = publisher.prune(new Set([...world.containers.keys(), ...world.services.keys()]));
+    const keep = new Set([...world.containers.keys(), ...world.services.keys()]);
+    this.#loopback.prune(keep);
+    const count = publisher.prune(keep);
     return count > 0 ? [`published ports of ${count} objects that are no more`] : [];
   }
+
+  /** What of it the data plane has, for its prune. */
+  wanted = (): ReturnType<LoopbackPorts['wanted']> => this.#loopback.wanted();
+  collect = (): Promise<void> => this.#loopback.collect();
 
   /** The daemon ends: what is published stays, others may bind the ports beside it. */
   stop(): void {
@@ -222,6 +274,10 @@ export class PublishController {
     const { host } = this.#context.kernel;
     const key = `net.ipv4.conf.${ifname}.route_localnet`;
     if (host.getSysctl(key) !== '1') host.setSysctl(key, '1');
+  }
+
+  #hasLoopback6(): boolean {
+    return this.#context.kernel.host.netlink.addresses(LO).some(({ cidr }) => cidr === '::1/128');
   }
 
   #blockers(): readonly Blocker[] {

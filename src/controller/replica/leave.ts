@@ -11,6 +11,6 @@ export async function withdrawFromPeers(
 ): Promise<void> {
   if (!spec.replica) return;
   const told = world.endpointsOfSandbox(spec.sandbox).filter((endpoint) => endpoint.spec.serving && !endpoint.removing);
-  for (const { id } of told) await desired.endpoints.serve(id, false);
+  for (const endpoint of told) await desired.endpoints.serve(endpoint, false);
   if (told.length > 0) await clock.sleep(LET_GO_MS);
 }

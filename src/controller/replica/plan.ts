@@ -22,15 +22,24 @@ export interface ReplicaPlan {
 
 /**
  * `count` of `version`, in the lowest free slots. While there are some of an earlier version there is one more than `count`: a new one comes,
- * and when it serves an old one goes, so that as many serve as did. Whoever does not serve goes before others, then the highest slot.
+ * and when it serves an old one goes, so that as many serve as did. Whoever does not serve goes before others, then of an earlier version, then the
+ * highest slot. Without `renews` those of an earlier version stay for now: it is not this node's turn.
  */
-export function planReplicas(count: number, version: number, replicas: readonly ReplicaFacts[]): ReplicaPlan {
+export function planReplicas(
+  count: number,
+  version: number,
+  replicas: readonly ReplicaFacts[],
+  renews = true,
+): ReplicaPlan {
   const living = replicas.filter(({ leaving }) => !leaving);
-  const fresh = living.filter((each) => each.version === version);
-  const old = living.filter((each) => each.version !== version);
+  const isFresh = (each: ReplicaFacts): boolean => !renews || each.version === version;
+  const fresh = living.filter(isFresh);
+  const old = living.filter((each) => !isFresh(each));
   const room = count + (old.length > 0 ? 1 : 0) - living.length;
   const missing = Math.max(0, Math.min(count - fresh.length, room));
-  const surplus = fresh.toSorted((a, b) => Number(a.serving) - Number(b.serving) || b.slot - a.slot);
+  const surplus = fresh.toSorted(
+    (a, b) => Number(a.serving) - Number(b.serving) || a.version - b.version || b.slot - a.slot,
+  );
   const serving = living.filter((each) => each.serving).length;
   const spare = Math.max(0, serving - count);
   const idle = fresh.length + old.length >= count ? old.filter((each) => !each.serving) : [];

@@ -101,10 +101,13 @@ class ReplicaController {
     if (!spec.replicas && replicas.length === 0) return;
     const count = service.removing || !spec.replicas ? 0 : world.assigned(serviceId);
     await this.#announce(service, replicas);
+    const { version = 0 } = spec.replicas ?? {};
     const plan = planReplicas(
       count,
-      spec.replicas?.version ?? 0,
+      version,
       replicas.map((each) => this.#facts(each)),
+      // On a network of this node alone nobody else replaces any.
+      service.owner !== null || world.mayRenew(serviceId, version),
     );
     for (const id of plan.leave) {
       await desired.containers.stop(id);
@@ -172,7 +175,7 @@ class ReplicaController {
       const serving = !container.removing && placeOf(container.spec, detail).serving;
       for (const endpoint of world.endpointsOfSandbox(container.spec.sandbox))
         if (!endpoint.removing && (endpoint.spec.serving ?? false) !== serving)
-          await desired.endpoints.serve(endpoint.id, serving);
+          await desired.endpoints.serve(endpoint, serving);
     }
   }
 

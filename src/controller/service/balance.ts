@@ -1,7 +1,7 @@
 /** What a service means for the data plane. Pure: objects in, backend sets and frontends out. */
 import type { FrontendProtocol } from '../../contracts/dataplane.ts';
 import type { Endpoint } from '../../model/endpoint.ts';
-import type { Service } from '../../model/service.ts';
+import { isProtocol, type Service } from '../../model/service.ts';
 
 export interface PlannedBackend {
   /** `<endpoint id or ->/<address>/<port>`: its number's key. */
@@ -25,15 +25,17 @@ const bare = (address: string): string => address.split('/')[0]!;
 
 /**
  * One set for each VIP and port. A VIP is balanced over backends of its own family. `endpoints`: those on the service's network that
- * are ready. Backends come in a stable order (by key), so that every node and every run draws the same.
+ * are ready. Backends come in a stable order (by key), so that every node and every run draws the same. Ports of a protocol that only a newer
+ * version knows are not balanced here.
  */
 export function planService(service: Service, endpoints: readonly Endpoint[]): PlannedSet[] {
   const { vips, ports, backends } = service.spec;
   const bySandbox = new Map(endpoints.map((endpoint) => [endpoint.spec.sandbox, endpoint]));
   const sets: PlannedSet[] = [];
+  const known = ports.filter(({ protocol }) => isProtocol(protocol));
   for (const vip of vips) {
     const family = familyOf(vip);
-    for (const port of ports.length > 0 ? ports : [undefined]) {
+    for (const port of ports.length > 0 ? known : [undefined]) {
       const planned: PlannedBackend[] = [];
       for (const backend of backends) {
         const target = backend.port ?? port?.target ?? 0;
@@ -61,4 +63,11 @@ export function planService(service: Service, endpoints: readonly Endpoint[]): P
 export function endpointOfKey(key: string): string | null {
   const id = key.slice(0, key.indexOf('/'));
   return id === '-' ? null : id;
+}
+
+/** Whether the service may balance over the endpoint: it names its sandbox, or the endpoint is, or may be, one of its replicas'. */
+export function mayUse({ id, spec }: Service, { network, sandbox, replica }: Endpoint['spec']): boolean {
+  if (spec.network !== network) return false;
+  if (spec.replicas && (replica === undefined || replica.service === id)) return true;
+  return spec.backends.some((backend) => 'sandbox' in backend && backend.sandbox === sandbox);
 }

@@ -4,6 +4,7 @@
  */
 import type { Clock, Timer } from '../../clock.ts';
 import type { NameRecord } from '../../contracts/names.ts';
+import type { Network } from '../../model/network.ts';
 import { placeOfSandbox } from '../container/place.ts';
 import type { Context } from '../context.ts';
 import { peerServes, withReplicas } from '../replica/replica.ts';
@@ -59,13 +60,19 @@ export class NameController {
     this.#context.names.removeView(view.number);
   }
 
+  /** What somebody on these networks resolves. */
+  recordsOf(networkIds: readonly string[]): readonly NameRecord[] {
+    return mergeViews(this.#inOrder(networkIds).map(({ id }) => this.#namesOf(id))).records;
+  }
+
+  #inOrder(networkIds: readonly string[]): Network[] {
+    const { world } = this.#context;
+    return networkIds.flatMap((id) => world.networks.get(id) ?? []).sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
   #publish(view: View): void {
-    const { world, names, logger } = this.#context;
-    const networks = view.networks.flatMap((id) => {
-      const network = world.networks.get(id);
-      return network ? [network] : [];
-    });
-    networks.sort((a, b) => (a.name < b.name ? -1 : 1));
+    const { names, logger } = this.#context;
+    const networks = this.#inOrder(view.networks);
     const { records, reverse, shadowed } = mergeViews(networks.map((network) => this.#namesOf(network.id)));
     if (shadowed.length > 0)
       logger.info({ view: view.number, names: shadowed }, 'names of a later network are shadowed by an earlier one');

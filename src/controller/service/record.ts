@@ -68,7 +68,10 @@ export function namesOfNetwork(
     for (const each of new Set([service.name, ...service.spec.aliases])) both(each, service.spec.vips);
     drafts.of(`tasks.${service.name}`);
     for (const backend of service.spec.backends)
-      both(`tasks.${service.name}`, 'sandbox' in backend ? addressesOf(backend.sandbox) : [backend.address]);
+      both(
+        `tasks.${service.name}`,
+        'sandbox' in backend ? addressesOf(backend.sandbox) : 'address' in backend ? [backend.address] : [],
+      );
     for (const vip of service.spec.vips) reverse.set(vip, `${service.name}.${network.name}`.toLowerCase());
     for (const port of service.spec.ports) {
       if (port.name)

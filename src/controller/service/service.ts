@@ -5,14 +5,19 @@
  */
 import type { DataplaneBackend, DataplaneFrontend } from '../../contracts/dataplane.ts';
 import { fault } from '../../fault.ts';
+import type { Difference } from '../../model/diagnosis/diff.ts';
+import type { Contest, Endpoint } from '../../model/endpoint.ts';
 import type { Service } from '../../model/service.ts';
 import { placeOfSandbox } from '../container/place.ts';
 import type { Context } from '../context.ts';
+import { HOST_KEYS } from '../publish/loopback.ts';
 import type { PublishController } from '../publish/publish.ts';
 import { peerServes, servingReplicas, withReplicas } from '../replica/replica.ts';
 import type { Spaces } from '../spaces.ts';
 import type { View, Views } from '../view.ts';
 import { endpointOfKey, type PlannedSet, planService } from './balance.ts';
+import { serviceDifferences } from './difference.ts';
+import { reportNameless } from './nameless.ts';
 
 interface Programmed {
   readonly set: number;
@@ -39,14 +44,19 @@ export class ServiceController {
 
   async load(): Promise<void> {
     const { numbers } = this.#context.desired;
-    for (const [key, number] of await numbers.all('backend')) this.#keys.set(number, key);
-    this.#olderSets = [...(await numbers.all('set')).keys()];
+    for (const [key, number] of await numbers.all('backend'))
+      if (!key.startsWith(HOST_KEYS)) this.#keys.set(number, key);
+    await this.#publish.load();
+    const sets = await numbers.all('set');
+    this.#olderSets = [...sets.keys()].filter((key) => !key.startsWith(HOST_KEYS));
   }
 
   async reconcile(id: string): Promise<void> {
     const service = this.#context.world.services.get(id);
     if (!service) return;
-    if (service.removing) await this.#remove(service);
+    if (service.removing) return this.#remove(service);
+    await reportNameless(this.#context, service);
+    if (service.spec.contested) await this.#giveUp(service, service.spec.contested);
     else await this.#ensure(service);
   }
 
@@ -70,8 +80,9 @@ export class ServiceController {
 
   /** All that should be in the kernel's maps, for prune. */
   wanted(): { frontends: DataplaneFrontend[]; sets: Set<number> } {
-    const frontends: DataplaneFrontend[] = [];
-    const sets = new Set<number>();
+    const published = this.#publish.wanted();
+    const frontends: DataplaneFrontend[] = [...published.frontends];
+    const sets = new Set<number>(published.sets);
     for (const [id, list] of this.#programmed) {
       const service = this.#context.world.services.get(id);
       // One that went while it was being programmed.
@@ -103,6 +114,7 @@ export class ServiceController {
     const sets = new Set(programmed.map(({ planned }) => planned.key));
     for (const key of this.#olderSets) if (!sets.has(key)) await numbers.release('set', key);
     this.#olderSets = [];
+    await this.#publish.collect();
   }
 
   /** Its record went without this node having seen the removal: another node, which was faster, has done its part for all. */
@@ -131,17 +143,7 @@ export class ServiceController {
 
   async #ensure(service: Service): Promise<void> {
     const { world, tracker, dataplane, desired } = this.#context;
-    const endpoints = [
-      ...world
-        .endpointsOfNetwork(service.spec.network)
-        .filter(
-          (endpoint) =>
-            !endpoint.removing &&
-            tracker.isReady('endpoint', endpoint.id) &&
-            placeOfSandbox(this.#context, endpoint.spec.sandbox).serving,
-        ),
-      ...[...world.peersOfNetwork(service.spec.network).values()].filter(peerServes),
-    ].filter(({ owner }) => world.takesConnections(owner));
+    const endpoints = this.#endpointsOf(service);
     const next: Programmed[] = [];
     for (const planned of planService(withReplicas(world, service), endpoints)) {
       const backends: DataplaneBackend[] = [];
@@ -170,7 +172,7 @@ export class ServiceController {
     for (const stale of before.filter(({ set }) => !next.some((programmed) => programmed.set === set)))
       await this.#withdraw(service, stale);
     const ports = await this.#publish.ensureService(withReplicas(world, service), endpoints);
-    await tracker.ready(service, {
+    const detail = {
       ...(ports.length > 0 && { ports }),
       // One that has addresses of both families counts once.
       backends: new Set(
@@ -186,7 +188,52 @@ export class ServiceController {
           address.includes(':') ? `[${address}]:${port || '*'}` : `${address}:${port || '*'}`,
         ),
       })),
+    };
+    const takesPart = !world.isShared || service.owner !== null || world.takesPart(service.spec.network);
+    await (takesPart ? tracker.ready(service, detail) : tracker.readyAside(service, detail));
+  }
+
+  /** Those that it may be balanced over. */
+  #endpointsOf({ spec }: Service): Endpoint[] {
+    const { world, tracker } = this.#context;
+    return [
+      ...world
+        .endpointsOfNetwork(spec.network)
+        .filter(
+          (endpoint) =>
+            !endpoint.removing &&
+            tracker.isReady('endpoint', endpoint.id) &&
+            placeOfSandbox(this.#context, endpoint.spec.sandbox).serving,
+        ),
+      ...[...world.peersOfNetwork(spec.network).values()].filter(peerServes),
+    ].filter(({ owner }) => world.takesConnections(owner));
+  }
+
+  /** What is balanced over now, VIP by VIP and port by port. */
+  plan(service: Service): PlannedSet[] {
+    return planService(withReplicas(this.#context.world, service), this.#endpointsOf(service));
+  }
+
+  /** Numbers of its backend sets. */
+  setsOf(id: string): number[] {
+    return (this.#programmed.get(id) ?? []).map(({ set }) => set);
+  }
+
+  /** What is programmed of it, and published, otherwise than it should be now. */
+  compare(service: Service): Difference[] {
+    // It is to answer nowhere.
+    if (service.spec.contested) return [];
+    const { world, dataplane } = this.#context;
+    const whole = withReplicas(world, service);
+    const endpoints = this.#endpointsOf(service);
+    const present = { backends: dataplane.backends(), frontends: dataplane.frontends() };
+    const programmed = this.#programmed.get(service.id) ?? [];
+    const views = this.#viewsOf(service).map(({ number }) => number);
+    const differences = planService(whole, endpoints).flatMap((planned) => {
+      const set = programmed.find((one) => one.planned.key === planned.key)?.set;
+      return serviceDifferences(planned, set, views, present);
     });
+    return [...differences, ...this.#publish.compareService(whole, endpoints)];
   }
 
   /** Resets what still talks to backends whose endpoint is no more. */
@@ -210,9 +257,33 @@ export class ServiceController {
     }
   }
 
+  /** Its VIP is another's: nothing of it may answer there. The record stays, so that people see what happened. */
+  async #giveUp(service: Service, { address, by }: Contest): Promise<void> {
+    const { tracker } = this.#context;
+    const message = `${address} was given twice, and ${by} is older: this service answers nowhere until it is removed and made anew`;
+    // First: who names it lets go because of that.
+    await tracker.refused(service, { code: 'address.contested', message }, {});
+    this.#publish.withdraw(service.id);
+    const programmed = this.#programmed.get(service.id) ?? [];
+    this.#programmed.delete(service.id);
+    for (const one of programmed) await this.#withdraw(service, one);
+  }
+
+  /** What of another service has the same VIP and port, which must not be. */
+  #rival({ id, spec }: Service, { address, port, protocol }: PlannedSet): Programmed | undefined {
+    const { services } = this.#context.world;
+    return [...this.#programmed]
+      .flatMap(([other, list]) => (other !== id && services.get(other)?.spec.network === spec.network ? list : []))
+      .find(({ planned }) => planned.address === address && planned.port === port && planned.protocol === protocol);
+  }
+
   async #withdraw(service: Service, { set, planned }: Programmed): Promise<void> {
     const { dataplane, desired } = this.#context;
-    for (const view of this.#viewsOf(service)) dataplane.removeFrontend(frontend(view.number, { set, planned }));
+    const rival = this.#rival(service, planned);
+    for (const { number } of this.#viewsOf(service)) {
+      if (rival) dataplane.ensureFrontend(frontend(number, rival));
+      else dataplane.removeFrontend(frontend(number, { set, planned }));
+    }
     dataplane.removeBackends(set);
     await desired.numbers.release('set', planned.key);
   }

@@ -12,7 +12,7 @@ import { checkName, type Parts, type Put, type PutOptions, Records, type WriteOp
 import type { Sandboxes } from '../sandbox.ts';
 import { retrying, undoing } from '../turn.ts';
 import { imageCalled } from './image.ts';
-import { publishing, publishOf } from './publish.ts';
+import { publishing, publishOf, publishRequests } from './publish.ts';
 import { specDiffers, specOf } from './spec.ts';
 import type { Volumes } from './volume.ts';
 
@@ -162,7 +162,7 @@ export class Containers {
         anonymous.add(volume);
         return volume;
       };
-      const publish = await publishing(this.#parts, `container ${name}`, request.publish ?? []);
+      const publish = await publishing(this.#parts, `container ${name}`, publishRequests(request, image));
       const spec = specOf(name, request, image, made.sandbox.id, { nameVolume, publish });
       const whole = options.replica === undefined ? spec : { ...spec, replica: options.replica };
       const fresh = this.records.fresh(
@@ -193,7 +193,7 @@ export class Containers {
     // What was chosen for it is what would be chosen again.
     const publish = publishOf(
       `container ${found.name}`,
-      request.publish ?? [],
+      publishRequests(request, image),
       (n) => found.spec.publish[n]?.published ?? 0,
     );
     const asked = specOf(found.name, request, image, found.spec.sandbox, { nameVolume, publish });

@@ -1,7 +1,9 @@
 /** Ports that a container is to publish: what a request means, and free ones where it names none. */
+
+import type { Image } from '../../contracts/image.ts';
 import type { Ports } from '../../contracts/kernel.ts';
 import { isSluiceError, SluiceError } from '../../errors.ts';
-import type { PublishRequest } from '../../model/container/request.ts';
+import type { ContainerRequest, PublishRequest } from '../../model/container/request.ts';
 import type { Container, PublishSpec } from '../../model/container.ts';
 import { canonicalAddress, formatCidr, parseCidr } from '../../model/ip.ts';
 import type { Service } from '../../model/service.ts';
@@ -14,6 +16,36 @@ const ATTEMPTS_MAX = 256;
 
 const every = (address: string | undefined): boolean =>
   address === undefined || address === '0.0.0.0' || address === '::';
+
+/** As many as a request may name. */
+const EXPOSED_MAX = 1_024;
+
+/**
+ * What is asked for, and with `publishAll` then every port that the image exposes and nobody named, in order, so that asking again means the
+ * same. `request.invalid` for one that is neither TCP nor UDP. Pure.
+ */
+export function publishRequests(
+  { image, publish = [], publishAll = false }: Pick<ContainerRequest, 'image' | 'publish' | 'publishAll'>,
+  { config }: Pick<Image, 'config'>,
+): readonly PublishRequest[] {
+  if (!publishAll) return publish;
+  const named = new Set(publish.map(({ target, protocol = 'tcp' }) => `${target}/${protocol}`));
+  const exposed = config.ports.map((text) => {
+    const [, port, protocol = 'tcp'] = /^(\d{1,5})(?:\/(tcp|udp))?$/i.exec(text) ?? [];
+    const target = Number(port);
+    if (port === undefined || target < 1 || target > 65_535)
+      throw new SluiceError('request.invalid', `image ${image} exposes ${text}, which is no port of TCP or UDP`, {
+        image,
+        port: text,
+      });
+    return { target, protocol: protocol.toLowerCase() as PublishSpec['protocol'] };
+  });
+  if (exposed.length > EXPOSED_MAX)
+    throw new SluiceError('request.invalid', `image ${image} exposes more than ${EXPOSED_MAX} ports`, { image });
+  const all = new Map(exposed.map((one) => [`${one.target}/${one.protocol}`, one]));
+  const rest = [...all].filter(([key]) => !named.has(key)).map(([, one]) => one);
+  return [...publish, ...rest.sort((a, b) => a.target - b.target || (a.protocol < b.protocol ? -1 : 1))];
+}
 
 /** The same with ports chosen that are free: of what `before` published, as they were. */
 export async function publishing(

@@ -124,7 +124,8 @@ export function specDiffers(found: Container, asked: ContainerSpec, anonymous: R
     stopWithinMs: found.spec.stopWithinMs,
     replica: found.spec.replica,
   });
-  const key = Object.keys({ ...there, ...wanted }).find(
+  // `asked` names every field that there is: what else `there` has a newer version wrote.
+  const key = Object.keys(wanted).find(
     (name) => !sameJson(there[name as keyof ContainerSpec], wanted[name as keyof ContainerSpec]),
   );
   return key ?? null;

@@ -3,6 +3,7 @@ import { SluiceError } from '../../errors.ts';
 import { formatAddress, overlaps, parseAddress, parseCidr } from '../../model/ip.ts';
 import type { ServiceRequest } from '../../model/request.ts';
 import type { BackendSpec, ServicePort } from '../../model/service.ts';
+import { backendKey } from '../newer.ts';
 
 export const BACKENDS_MAX = 1_024;
 const PORTS_MAX = 64;
@@ -53,13 +54,12 @@ export function backendAddress(text: string): string {
   return address;
 }
 
-const keyOf = (backend: BackendSpec): string =>
-  `${'sandbox' in backend ? backend.sandbox : backend.address}:${backend.port ?? ''}`;
-
-/** Each once, in the order in which they came first. */
-export const unique = (backends: readonly BackendSpec[]): BackendSpec[] => [
-  ...new Map(backends.map((backend) => [keyOf(backend), backend])).values(),
-];
+/** Each once, as it came first and in that order. */
+export function unique(backends: readonly BackendSpec[]): BackendSpec[] {
+  const all = new Map<string, BackendSpec>();
+  for (const backend of backends) if (!all.has(backendKey(backend))) all.set(backendKey(backend), backend);
+  return [...all.values()];
+}
 
 /** Whether a removal means this backend: without a port it takes out the backend whatever its port. */
 export function isMeant(backend: BackendSpec, asked: BackendSpec): boolean {

@@ -5,6 +5,7 @@ import type { ReplicaTemplate } from '../../model/container/request.ts';
 import { type PlacementSpec, readConstraint } from '../../model/service/placement.ts';
 import type { ReplicaSpec } from '../../model/service.ts';
 import { specOf } from '../container/spec.ts';
+import { keepingPlacement, keepingReplicas, keepingTemplate } from '../newer.ts';
 import { sameJson } from '../records.ts';
 import { BACKENDS_MAX } from './port.ts';
 
@@ -23,8 +24,10 @@ export function replicasOf(
   image: Image,
   before?: ReplicaSpec,
 ): ReplicaSpec {
-  const { count, placement } = request;
-  const container = { ...request.container, restart: request.container.restart ?? { name: 'always' as const } };
+  const { count } = request;
+  const placement = keepingPlacement(before?.placement, request.placement);
+  const asked = { ...request.container, restart: request.container.restart ?? { name: 'always' as const } };
+  const container = keepingTemplate(before?.container, asked);
   checkCount(count);
   checkPlacement(placement);
   if (service.length > NAME_MAX)
@@ -35,7 +38,8 @@ export function replicasOf(
   specOf(replicaName(service, 1), container, image, '', { nameVolume: () => 'volume', publish: [] });
   const imageId = image.id;
   const same = before && sameJson([before.container, before.imageId], [container, imageId]);
-  return { count, container, imageId, placement, version: same ? before.version : (before?.version ?? 0) + 1 };
+  const version = same ? before.version : (before?.version ?? 0) + 1;
+  return keepingReplicas(before, { count, container, imageId, placement, version });
 }
 
 /** `request.invalid`, also for a number where every node has one. */

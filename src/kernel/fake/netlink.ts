@@ -25,6 +25,7 @@ const METRIC6 = 1024;
 const NUD_PERMANENT = 0x80;
 const IFA_PERMANENT = 0x80;
 const IFA_NODAD = 0x02;
+const IFA_DEPRECATED = 0x20;
 const ZERO_MAC = '00:00:00:00:00:00';
 
 /** With its prefix length kept and its host bits too. */
@@ -33,7 +34,10 @@ function canonicalCidr(cidr: string): string {
   return `${canonicalAddress(cidr.split('/')[0]!)}/${prefix}`;
 }
 
-const copy = ({ other: _, ...link }: FakeLink): Link => ({ ...link, port: link.port && { ...link.port } });
+const copy = ({ other: _, txChecksumOff: __, ...link }: FakeLink): Link => ({
+  ...link,
+  port: link.port && { ...link.port },
+});
 
 export class FakeNetlink implements Netlink {
   readonly #space: Space;
@@ -143,6 +147,21 @@ export class FakeNetlink implements Netlink {
     for (const link of links) this.removeLink(link);
   }
 
+  txChecksum(link: number): boolean {
+    this.#space.world.attempt('txChecksum');
+    return !this.#must(link, `look up tx checksum offload of link ${link}`).txChecksumOff;
+  }
+
+  setTxChecksum(link: number, on: boolean): void {
+    this.#space.world.attempt('setTxChecksum');
+    const what = `switch tx checksum offload of link ${link} ${on ? 'on' : 'off'}`;
+    const found = this.#must(link, what);
+    if (found.kind === 'loopback') throw kernelError(EOPNOTSUPP, what);
+    if (found.txChecksumOff === (on ? undefined : true)) return;
+    found.txChecksumOff = on ? undefined : true;
+    this.#space.emit('link', link);
+  }
+
   addresses(link?: number): Address[] {
     this.#space.world.attempt('addresses');
     return this.#space.addresses.filter(({ ifindex }) => link === undefined || ifindex === link);
@@ -155,7 +174,10 @@ export class FakeNetlink implements Netlink {
       ifindex: link,
       cidr: canonicalCidr(cidr),
       scope: 0,
-      flags: IFA_PERMANENT | (options.nodad && isV6(cidr) ? IFA_NODAD : 0),
+      flags:
+        IFA_PERMANENT |
+        (options.nodad && isV6(cidr) ? IFA_NODAD : 0) |
+        (options.deprecated && isV6(cidr) ? IFA_DEPRECATED : 0),
     };
     if (this.#space.addresses.some((one) => one.ifindex === link && one.cidr === address.cidr)) return;
     this.#space.addresses.push(address);

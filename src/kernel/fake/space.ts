@@ -9,6 +9,8 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 export interface FakeLink extends Mutable<Link> {
   /** The other end of a veth, wherever it is. */
   other?: { space: Space; link: FakeLink };
+  /** Checksums are made before a packet leaves it. */
+  txChecksumOff?: true;
 }
 
 const MTU_LOOPBACK = 65_536;

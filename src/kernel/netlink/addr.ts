@@ -7,8 +7,10 @@ import type { NetlinkSocket, Request } from './socket.ts';
 const RTM_NEWADDR = 20;
 const RTM_DELADDR = 21;
 const RTM_GETADDR = 22;
-const IFA = { ADDRESS: 1, LOCAL: 2, BROADCAST: 4, FLAGS: 8 } as const;
+const IFA = { ADDRESS: 1, LOCAL: 2, BROADCAST: 4, CACHEINFO: 6, FLAGS: 8 } as const;
 const IFA_F_NODAD = 2;
+/** struct ifa_cacheinfo of an address that stays for ever and is not preferred: preferred, valid, two time stamps. */
+const DEPRECATED = Buffer.concat([u32(0), u32(0xffff_ffff), u32(0), u32(0)]);
 const AF_INET = 2;
 const AF_INET6 = 10;
 const EADDRNOTAVAIL = 99;
@@ -41,7 +43,18 @@ export function listAddresses(socket: NetlinkSocket, link = 0): Address[] {
   );
 }
 
-function request(type: number, flags: number, link: number, cidr: string, nodad: boolean): Request {
+interface AddressOptions {
+  readonly nodad?: boolean;
+  readonly deprecated?: boolean;
+}
+
+function request(
+  type: number,
+  flags: number,
+  link: number,
+  cidr: string,
+  { nodad = false, deprecated = false }: AddressOptions = {},
+): Request {
   const subnet = parseCidr(cidr);
   const { prefix } = subnet;
   const bytes = toBytes(cidr.split('/')[0]!);
@@ -49,6 +62,7 @@ function request(type: number, flags: number, link: number, cidr: string, nodad:
   const parts = [header(v4 ? AF_INET : AF_INET6, prefix, link), attr(IFA.LOCAL, bytes), attr(IFA.ADDRESS, bytes)];
   if (v4 && prefix < 31) parts.push(attr(IFA.BROADCAST, toBytes(formatAddress(4, lastOf(subnet)))));
   if (nodad && !v4) parts.push(attr(IFA.FLAGS, u32(IFA_F_NODAD)));
+  if (deprecated && !v4) parts.push(attr(IFA.CACHEINFO, DEPRECATED));
   return {
     type,
     flags,
@@ -57,9 +71,9 @@ function request(type: number, flags: number, link: number, cidr: string, nodad:
   };
 }
 
-export function ensureAddress(socket: NetlinkSocket, link: number, cidr: string, nodad = false): void {
-  socket.change(request(RTM_NEWADDR, NLM_F.CREATE | NLM_F.REPLACE, link, cidr, nodad));
+export function ensureAddress(socket: NetlinkSocket, link: number, cidr: string, options?: AddressOptions): void {
+  socket.change(request(RTM_NEWADDR, NLM_F.CREATE | NLM_F.REPLACE, link, cidr, options));
 }
 
 export const removeAddress = (socket: NetlinkSocket, link: number, cidr: string): void =>
-  socket.remove(request(RTM_DELADDR, 0, link, cidr, false), [EADDRNOTAVAIL, ENODEV]);
+  socket.remove(request(RTM_DELADDR, 0, link, cidr), [EADDRNOTAVAIL, ENODEV]);

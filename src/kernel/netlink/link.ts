@@ -24,6 +24,8 @@ const IFLA = {
   GROUP: 27,
   NET_NS_FD: 28,
   EXT_MASK: 29,
+  NUM_TX_QUEUES: 31,
+  NUM_RX_QUEUES: 32,
 } as const;
 const INFO = { KIND: 1, DATA: 2, SLAVE_KIND: 4, SLAVE_DATA: 5 } as const;
 const BRPORT = { MODE: 4, LEARNING: 8, UNICAST_FLOOD: 9, NEIGH_SUPPRESS: 32, ISOLATED: 33 } as const;
@@ -209,12 +211,15 @@ export function ensureBridge(socket: NetlinkSocket, name: string, { mac, mtu, al
   return settle(socket, link, { alias, mtu, mac: mac.toLowerCase(), up: true });
 }
 
+/** Else a veth is made with one for each processor, of which it uses the first, and waits for a grace period to say so: twice the time. */
+const ONE_QUEUE = [attr(IFLA.NUM_TX_QUEUES, u32(1)), attr(IFLA.NUM_RX_QUEUES, u32(1))];
+
 export function ensureVeth(socket: NetlinkSocket, name: string, options: VethOptions): Link {
   const { mtu, alias, group, peer } = options;
   const mac = options.mac?.toLowerCase();
   const found = existing(socket, name, 'veth');
   if (found) return settle(socket, found, { alias, mtu, mac, group });
-  const parts = [attr(IFLA.MTU, u32(mtu))];
+  const parts = [attr(IFLA.MTU, u32(mtu)), ...ONE_QUEUE];
   if (mac) parts.push(attr(IFLA.ADDRESS, macToBytes(mac)));
   if (group !== undefined) parts.push(attr(IFLA.GROUP, u32(group)));
   const other = [
@@ -222,6 +227,7 @@ export function ensureVeth(socket: NetlinkSocket, name: string, options: VethOpt
     attr(IFLA.IFNAME, text(peer.name)),
     attr(IFLA.ADDRESS, macToBytes(peer.mac)),
     attr(IFLA.MTU, u32(peer.mtu)),
+    ...ONE_QUEUE,
   ];
   if (peer.netnsFd !== undefined) other.push(attr(IFLA.NET_NS_FD, u32(peer.netnsFd)));
   const link = create(socket, name, 'veth', parts, [plainNest(VETH_INFO_PEER, ...other)]);

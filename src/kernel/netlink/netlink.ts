@@ -11,6 +11,7 @@ import { ensureAddress, listAddresses, removeAddress } from './addr.ts';
 import { ensureFdb, listFdb, removeFdb } from './fdb.ts';
 import * as links from './link.ts';
 import { ensureNeighbours, listNeighbours, removeNeighbours } from './neigh.ts';
+import { setTxChecksum, txChecksum } from './offload.ts';
 import { ensureRoute, listRoutes, removeRoute } from './route.ts';
 import { ensureRule, listRules, removeRule } from './rule.ts';
 import type { NetlinkSocket } from './socket.ts';
@@ -35,9 +36,10 @@ export class RouteNetlink implements Netlink {
   setLink = (link: number, change: LinkChange) => links.setLink(this.#open(), link, change);
   removeLink = (link: number) => links.removeLink(this.#open(), link);
   removeLinks = (doomed: readonly number[]) => links.removeLinks(this.#open(), this.#aside, doomed);
+  txChecksum = (link: number) => txChecksum(this.#open(), link);
+  setTxChecksum = (link: number, on: boolean) => setTxChecksum(this.#open(), link, on);
   addresses = (link?: number) => listAddresses(this.#open(), link);
-  ensureAddress = (link: number, cidr: string, options: { readonly nodad?: boolean } = {}) =>
-    ensureAddress(this.#open(), link, cidr, options.nodad);
+  ensureAddress: Netlink['ensureAddress'] = (link, cidr, options) => ensureAddress(this.#open(), link, cidr, options);
   removeAddress = (link: number, cidr: string) => removeAddress(this.#open(), link, cidr);
   routes = (table?: number) => listRoutes(this.#open(), { table });
   ensureRoute: Netlink['ensureRoute'] = (route) => ensureRoute(this.#open(), route);

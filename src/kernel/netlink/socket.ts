@@ -190,6 +190,11 @@ export class NetlinkSocket implements Disposable {
     });
   }
 
+  /** An ioctl of the namespace's devices: any socket of it will do. Fills `argument`. */
+  ioctl(request: number, argument: Buffer, what: string): void {
+    timed(this.#subsystem, 'ioctl', () => check(libc.ioctlWith(this.#fd, request, argument), what));
+  }
+
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;

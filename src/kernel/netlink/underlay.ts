@@ -3,7 +3,7 @@ import type { Underlay } from '../../contracts/driver.ts';
 import type { Address, Netlink } from '../../contracts/kernel.ts';
 import { SluiceError } from '../../errors.ts';
 import { canonicalAddress, tryParse } from '../../model/ip.ts';
-import { parseMark } from '../../model/mark.ts';
+import { parseMark, probeMark } from '../../model/mark.ts';
 
 export interface UnderlaySettings {
   /** Address or interface. */
@@ -49,10 +49,13 @@ export function findUnderlay(netlink: Netlink, { dataPathAddr, advertise, vxlanP
   throw none('the host has no default route');
 }
 
-/** Prefixes to which the host has routes, but by links of our networks: those are pools already. */
+/** Prefixes to which the host has routes, but by links of our networks, which are pools already, and by the one of its own test of checksums. */
 export function ownPrefixes(netlink: Netlink, instance: string): string[] {
   const ours = new Set(
-    netlink.links().flatMap(({ ifindex, alias }) => (parseMark(instance, alias)?.what === 'network' ? [ifindex] : [])),
+    netlink
+      .links()
+      .filter(({ alias }) => parseMark(instance, alias)?.what === 'network' || alias === probeMark(instance))
+      .map(({ ifindex }) => ifindex),
   );
   return netlink
     .routes()

@@ -41,6 +41,8 @@ export type ContainerRequest = Partial<
     readonly image: string;
     readonly mounts?: readonly MountRequest[];
     readonly publish?: readonly PublishRequest[];
+    /** Also every port that the image exposes and `publish` does not name, each on a free one. */
+    readonly publishAll?: boolean;
     /** Default `no`. */
     readonly restart?: Partial<RestartSpec>;
     /** What is absent is the image's, then Docker's defaults. */
@@ -50,7 +52,7 @@ export type ContainerRequest = Partial<
   };
 
 /** What a service runs several of. */
-export type ReplicaTemplate = Omit<ContainerRequest, 'networks' | 'publish' | 'start' | 'autoRemove'>;
+export type ReplicaTemplate = Omit<ContainerRequest, 'networks' | 'publish' | 'publishAll' | 'start' | 'autoRemove'>;
 
 export interface RenameRequest {
   readonly name: string;

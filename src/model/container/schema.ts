@@ -155,12 +155,16 @@ export const containerRequest = z
     health: z.strictObject(health).partial().optional().openapi({ description: "What is absent is the image's." }),
     labels: labels.optional(),
     publish: z.array(publishRequest).max(1024).optional(),
+    publishAll: z
+      .boolean()
+      .optional()
+      .openapi({ description: 'Also every port that the image exposes, each on a free one of the host.' }),
     start: z.boolean().optional().openapi({ description: 'Also start it.' }),
   } satisfies Shape<ContainerRequest>)
   .openapi('ContainerRequest');
 
 export const replicaTemplate: z.ZodType<ReplicaTemplate> = containerRequest
-  .omit({ networks: true, publish: true, start: true, autoRemove: true })
+  .omit({ networks: true, publish: true, publishAll: true, start: true, autoRemove: true })
   .openapi('ReplicaTemplate');
 
 export const renameRequest = z.strictObject({ name } satisfies Shape<RenameRequest>).openapi('RenameRequest');

@@ -8,6 +8,8 @@ export interface PlacementSpec {
   readonly constraints?: readonly string[];
   /** At most so many on one node. Absent: no limit. */
   readonly perNodeMax?: number;
+  /** How many nodes at once replace replicas of an earlier image, each one after another. Absent: one. */
+  readonly updateParallelism?: number;
 }
 
 export interface AssignmentSpec {
@@ -15,6 +17,8 @@ export interface AssignmentSpec {
   readonly service: string;
   /** How many of its replicas the owner is to run. */
   readonly count: number;
+  /** Version up to which the owner may replace replicas of earlier ones; absent, from an older scheduler: any. */
+  readonly renew?: number;
 }
 
 /** A node's part in a service's replicas, written by the scheduler alone; the node (its owner) makes it so. None: no part. */
@@ -23,6 +27,15 @@ export type Assignment = Obj<'assignment', AssignmentSpec>;
 export interface AssignmentAnswer {
   readonly node: string;
   readonly count: number;
+}
+
+/** What of a service's replicas has no place, written by the scheduler alone; none: all have one. Shown as the condition `Unplaced`. */
+export interface Unplaced {
+  /** Id of the service. */
+  readonly service: string;
+  readonly message: string;
+  /** ISO 8601 */
+  readonly since: string;
 }
 
 /** Of a node, what constraints can speak of. */

@@ -2,13 +2,17 @@
 import { z } from '@hono/zod-openapi';
 import { publishRequest, publishView, replicaTemplate } from '../container/schema.ts';
 import type { BackendRequest, BackendsRequest, ReplicasRequest, ServiceRequest } from '../request.ts';
-import { address, id, labels, name, port, ref, type Shape, view } from '../schema.ts';
+import { address, contest, id, labels, name, port, ref, type Shape, view } from '../schema.ts';
 import type { ReplicaSpec, Service, ServicePort } from '../service.ts';
 import type { AssignmentAnswer, PlacementSpec } from './placement.ts';
 
 const text = z.string();
 /** As many as backends. */
 const replicaCount = z.int().min(0).max(1024).openapi({ description: 'How many are to run.' });
+
+const updateParallelism = z.int().min(1).max(1024).optional().openapi({
+  description: 'Nodes that replace replicas of an earlier image at once, each one by one; default 1.',
+});
 
 const placement = z.strictObject({
   mode: z.literal('global').optional().openapi({ description: 'One on every node that fits, whatever the count.' }),
@@ -18,6 +22,7 @@ const placement = z.strictObject({
     .optional()
     .openapi({ description: 'What a node must satisfy.', example: ['node.labels.zone==a'] }),
   perNodeMax: z.int().min(1).max(1024).optional().openapi({ description: 'At most so many on one node.' }),
+  updateParallelism,
 } satisfies Shape<PlacementSpec>);
 
 const backendRequest: z.ZodType<BackendRequest> = z
@@ -79,6 +84,7 @@ export const replicasRequest = z
   .strictObject({
     count: replicaCount.optional(),
     image: z.string().min(1).max(512).optional().openapi({ description: 'Name of an image that is here.' }),
+    updateParallelism,
   } satisfies Shape<ReplicasRequest>)
   .openapi('ReplicasRequest');
 
@@ -112,6 +118,7 @@ export const serviceView = view<Service>(
       .optional(),
     aliases: z.array(text),
     publish: z.array(publishView).optional(),
+    contested: contest.optional(),
   } satisfies Shape<Service['spec']>),
 );
 

@@ -74,11 +74,11 @@ export class Connection {
     });
   }
 
-  /** Waits until one of the streams has something after `after`, or `ms` long. */
-  async awaitStreams(streams: readonly string[], after: number, ms: number): Promise<void> {
+  /** What the streams have after `after`, as soon as one has something, at most `count` entries of each; null: none had within `ms`. */
+  async awaitStreams(streams: readonly string[], after: number, count: number, ms: number): Promise<unknown> {
     const places = streams.map(() => `${after}-0`);
-    await this.#limited(ms + COMMAND_MS_MAX, () =>
-      this.#client.xread('COUNT', 1, 'BLOCK', ms, 'STREAMS', ...streams, ...places),
+    return this.#limited(ms + COMMAND_MS_MAX, () =>
+      this.#client.xread('COUNT', count, 'BLOCK', ms, 'STREAMS', ...streams, ...places),
     );
   }
 

@@ -7,13 +7,13 @@
  *     redis-cli XREVRANGE '{sluice}log:cluster' + - COUNT 5
  */
 import type { Clock } from '../../clock.ts';
-import type { Entry, Op, Session, Store, TransactOptions, WatchEvent } from '../../contracts/store.ts';
+import type { Entry, ListOptions, Op, Session, Store, TransactOptions, WatchEvent } from '../../contracts/store.ts';
 import { isSluiceError, SluiceError } from '../../errors.ts';
 import type { Logger } from '../../log.ts';
 import { hexId } from '../../model/id.ts';
 import { clusterTopic, leasePrefix } from '../../model/keys.ts';
 import { LOG_MAX } from '../follow.ts';
-import { textOf, writesOf } from '../write.ts';
+import { expectTerm, textOf, writesOf } from '../write.ts';
 import { Connection } from './connection.ts';
 import { FIXED_KEYS, SCRIPTS, type Script } from './script.ts';
 import { RedisSession } from './session.ts';
@@ -41,9 +41,11 @@ export interface RedisStoreOptions {
   readonly logMax?: number;
   /** What was seen of this store in an earlier life, so that a loss meanwhile is noticed. */
   readonly seen?: { readonly incarnation: string; readonly revision: number };
+  /** Told when `term` has changed. */
+  readonly onTerm?: () => void;
 }
 
-/** `OK`, the revision, and more; or what stands in the way. */
+/** `OK`, the revision and the term, and more; or what stands in the way. */
 type Answer = readonly [status: string, revision: string, ...rest: unknown[]];
 
 /**
@@ -75,6 +77,9 @@ export class RedisStore implements Store {
   #incarnation: string;
   /** The newest revision of this incarnation that was seen. */
   #seen: number;
+  /** Of the server that answered last. */
+  #term = '';
+  readonly #onTerm: () => void;
 
   constructor({
     url,
@@ -84,6 +89,7 @@ export class RedisStore implements Store {
     insecure = false,
     logMax = LOG_MAX,
     seen,
+    onTerm = () => undefined,
   }: RedisStoreOptions) {
     const place = parseRedisUrl(url);
     ensureGuarded(place, insecure);
@@ -94,6 +100,7 @@ export class RedisStore implements Store {
     this.#replicas = place.replicas;
     this.#incarnation = seen?.incarnation ?? '';
     this.#seen = seen?.revision ?? 0;
+    this.#onTerm = onTerm;
     this.#connection = new Connection(place, clock, logger);
   }
 
@@ -101,15 +108,26 @@ export class RedisStore implements Store {
     return this.#incarnation;
   }
 
+  get term(): string {
+    return `${this.#incarnation}:${this.#term}`;
+  }
+
   /** Whether Redis answered when last heard of. */
   get isUp(): boolean {
     return this.#connection.isUp;
   }
 
+  /** A watch has read up to there. */
+  saw(incarnation: string, revision: number): void {
+    if (incarnation === this.#incarnation) this.#seen = Math.max(this.#seen, revision);
+  }
+
   /** Learns which incarnation it is. */
   async hello(): Promise<void> {
     const [, , incarnation] = await this.call(SCRIPTS.hello, []);
+    if (this.#incarnation === incarnation) return;
     this.#incarnation = incarnation as string;
+    this.#onTerm();
   }
 
   async get<T>(key: string): Promise<Entry<T> | null> {
@@ -117,8 +135,11 @@ export class RedisStore implements Store {
     return found === null ? null : entryOf<T>(key, found as string);
   }
 
-  async list<T>(prefix: string): Promise<{ items: Entry<T>[]; revision: number }> {
-    const [, revision, found] = await this.call(SCRIPTS.list, [], [prefix]);
+  async list<T>(
+    prefix: string,
+    { upTo, concerning = '' }: ListOptions = {},
+  ): Promise<{ items: Entry<T>[]; revision: number }> {
+    const [, revision, found] = await this.call(SCRIPTS.list, [], [prefix, String(upTo ?? ''), concerning]);
     const flat = found as string[];
     const items: Entry<T>[] = [];
     for (let at = 0; at < flat.length; at += 2) items.push(entryOf<T>(flat[at]!, flat[at + 1]!));
@@ -136,15 +157,18 @@ export class RedisStore implements Store {
       op.op === 'put' ? textOf(op.key, op.value) : '',
     ]);
     const fence = session ? [session.name, String(session.epoch)] : ['', ''];
+    if (options.term !== undefined) expectTerm(options.term, this.term);
+    const term = options.term === undefined ? '' : this.#term;
     const isLease = this.#replicas > 0 && writes.some(({ op, key }) => op === 'put' && key.startsWith(leasePrefix()));
     if (isLease) this.#leases ??= this.#connection.another();
     const connection = (isLease && this.#leases) || this.#connection;
     // Whoever writes decided upon what the incarnation was that it knows.
-    const args = [...fence, actor, String(this.#logMax), ...flat];
+    const args = [...fence, actor, String(this.#logMax), term, ...flat];
     const [status, revision, ...rest] = await this.call(SCRIPTS.transact, streams, args, {
       connection,
       bound: ops.length > 0,
     });
+    if (status === 'TERM') expectTerm(options.term, '');
     if (status === 'FENCED')
       throw new SluiceError('store.fenced', `session ${session!.name} (epoch ${session!.epoch}) has ended`, {
         session: session!.name,
@@ -217,9 +241,7 @@ export class RedisStore implements Store {
         case 'FOREIGN':
           throw foreign(answer[1], this.#cluster);
         default:
-          // An answer that comes late speaks of an incarnation that is gone.
-          if (incarnation === this.#incarnation) this.#seen = Math.max(this.#seen, Number(answer[1]));
-          return answer;
+          return this.#heard(answer, incarnation);
       }
       if (how.bound && asked !== '' && this.#incarnation !== asked)
         throw new SluiceError('store.conflict', 'the store was emptied or replaced since this was read', {
@@ -227,6 +249,20 @@ export class RedisStore implements Store {
         });
     }
     throw new SluiceError('store.unavailable', 'Redis is emptied or replaced again and again');
+  }
+
+  /** Takes note of revision and term; the answer with the revision alone. */
+  #heard([status, place, ...rest]: Answer, incarnation: string): Answer {
+    const [revision, term] = place.split(':') as [string, string];
+    // An answer that comes late speaks of an incarnation that is gone.
+    if (incarnation === this.#incarnation) {
+      this.#seen = Math.max(this.#seen, Number(revision));
+      if (term !== this.#term) {
+        this.#term = term;
+        this.#onTerm();
+      }
+    }
+    return [status, revision, ...rest];
   }
 
   /** Makes an incarnation, or takes the one that another node made first. */
@@ -249,6 +285,8 @@ export class RedisStore implements Store {
     this.#logger?.[before === '' ? 'info' : 'warn']({ incarnation, before, why }, 'store incarnation');
     this.#incarnation = incarnation;
     this.#seen = 0;
+    this.#term = '';
+    this.#onTerm();
   }
 
   /** The lease is written but may be lost with the primary: it does not count, and is collected as one that nobody uses. */

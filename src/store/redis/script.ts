@@ -3,7 +3,8 @@
  * the answer's first element is `OK` or what stands in the way.
  *
  * A server that became primary or started anew has another replication id. It may lack what the last one wrote at the end, so
- * the revisions jump over whatever that could have been: a number in the gap (a *hole*) names a write that is lost, and none is used twice.
+ * the revisions jump over whatever that could have been: a number in the gap (a *hole*) names a write that is lost, and none is used twice. Each such
+ * server begins another *term*, named by its replication id; every answer names it beside the revision: `REVISION:TERM`.
  */
 import { createHash } from 'node:crypto';
 
@@ -50,12 +51,17 @@ if here ~= meta[4] then
   end
 end
 if ARGV[1] ~= '' and ARGV[1] ~= meta[1] then return {'OTHER', meta[1]} end
+-- The revision as answers begin with it, and the term at which it is.
+local term = string.sub(here, 1, 16)
+local function at_term(n) return text(n) .. ':' .. term end
 local function lost(at)
   if at > revision then return true end
   for _, hole in ipairs(holes) do if hole[1] < at and at < hole[2] then return true end end
   return false
 end
 if ARGV[1] ~= '' and lost(tonumber(ARGV[2])) then return {'BEHIND', text(revision)} end
+-- Of whose writing an entry is: of this incarnation, on this server.
+local run = string.sub(meta[1], 1, 12) .. string.sub(here, 1, 12)
 local function held(name)
   local epoch, ends = string.match(redis.call('HGET', SESSIONS, name) or '', '(%d+):(%d+):')
   return epoch and tonumber(ends) > time() and tonumber(epoch)
@@ -87,37 +93,55 @@ return {'OK', there[3], ARGV[5]}
 `;
 
 /** Which incarnation it is. */
-const HELLO = `${HEAD} return {'OK', text(revision), meta[1]}`;
+const HELLO = `${HEAD} return {'OK', at_term(revision), meta[1]}`;
 
-const GET = `${HEAD} return {'OK', text(revision), redis.call('HGET', DATA, ARGV[4])}`;
+const GET = `${HEAD} return {'OK', at_term(revision), redis.call('HGET', DATA, ARGV[4])}`;
 
-/** ARGV: prefix. Answers key, value, key, value… */
+/**
+ * ARGV: prefix, newest revision of what is wanted or '', node or ''. Answers key, value, key, value… With a node without what other nodes have for
+ * themselves: their statuses, their numbers, their signs of life.
+ */
 const LIST = `${HEAD}
 local from, to = '-', '+'
 if ARGV[4] ~= '' then from, to = '[' .. ARGV[4], '(' .. ARGV[4] .. '\\255' end
 local keys = redis.call('ZRANGEBYLEX', ORDER, from, to)
+local up_to, node = tonumber(ARGV[5]), ARGV[6]
+if node ~= '' then
+  local own, mine, all = '/' .. node, 'local/' .. node .. '/', keys
+  keys = {}
+  for _, key in ipairs(all) do
+    local kind = string.match(key, '^[^/]*/')
+    local theirs = kind == 'status/' and string.sub(key, -#own) ~= own
+      or kind == 'local/' and string.sub(key, 1, #mine) ~= mine
+      or kind == 'alive/'
+    if not theirs then keys[#keys + 1] = key end
+  end
+end
 local found = {}
 for first = 1, #keys, 1000 do
   local last = math.min(first + 999, #keys)
   for i, value in ipairs(redis.call('HMGET', DATA, unpack(keys, first, last))) do
-    found[#found + 1] = keys[first + i - 1]
-    found[#found + 1] = value
+    if not up_to or tonumber(string.match(value, '^%d+')) <= up_to then
+      found[#found + 1] = keys[first + i - 1]
+      found[#found + 1] = value
+    end
   end
 end
-return {'OK', text(revision), found}
+return {'OK', at_term(revision), found}
 `;
 
-/** ARGV: session, its epoch (both '' = none), actor, length of the log, then for each operation: kind, key, expectation or '', value. */
+/** ARGV: session, its epoch (both '' = none), actor, length of the log, term or '', then for each operation: kind, key, expectation or '', value. */
 const TRANSACT = `${HEAD}
-if ARGV[4] ~= '' and held(ARGV[4]) ~= tonumber(ARGV[5]) then return {'FENCED', text(revision)} end
-for i = 8, #ARGV, 4 do
+if ARGV[8] ~= '' and ARGV[8] ~= term then return {'TERM', at_term(revision)} end
+if ARGV[4] ~= '' and held(ARGV[4]) ~= tonumber(ARGV[5]) then return {'FENCED', at_term(revision)} end
+for i = 9, #ARGV, 4 do
   if ARGV[i + 2] ~= '' then
     local actual = string.match(redis.call('HGET', DATA, ARGV[i + 1]) or '0:', '^%d+')
-    if actual ~= ARGV[i + 2] then return {'CONFLICT', text(revision), ARGV[i + 1], ARGV[i + 2], actual} end
+    if actual ~= ARGV[i + 2] then return {'CONFLICT', at_term(revision), ARGV[i + 1], ARGV[i + 2], actual} end
   end
 end
 local next, entries = text(revision + 1), {}
-for i = 8, #ARGV, 4 do
+for i = 9, #ARGV, 4 do
   local kind, key, value = ARGV[i], ARGV[i + 1], nil
   if kind == 'put' then
     value = ARGV[i + 3]
@@ -131,12 +155,13 @@ for i = 8, #ARGV, 4 do
     entries[#entries + 1] = '{"key":' .. cjson.encode(key) .. ',"value":' .. value .. ',"revision":' .. next .. '}'
   end
 end
-if #entries == 0 then return {'OK', text(revision)} end
+if #entries == 0 then return {'OK', at_term(revision)} end
 redis.call('HSET', META, 'revision', next)
 local change, keep = '[' .. table.concat(entries, ',') .. ']', tonumber(ARGV[7])
 for i = ${STREAMS_FROM}, #KEYS do
   local stream = KEYS[i]
-  redis.call('XADD', stream, next .. '-0', 'entries', change, 'actor', ARGV[6])
+  local after = redis.call('ZSCORE', STREAMS, stream) or '0'
+  redis.call('XADD', stream, next .. '-0', 'entries', change, 'actor', ARGV[6], 'after', after, 'run', run)
   redis.call('ZADD', STREAMS, next, stream)
   if redis.call('XLEN', stream) > keep + ${TRIM_SLACK} then
     redis.call('XTRIM', stream, 'MAXLEN', keep)
@@ -154,45 +179,45 @@ if (revision + 1) % 1000 == 0 then
   end
   redis.call('HSET', META, 'forgotten', text(forgotten))
 end
-return {'OK', next}
+return {'OK', at_term(revision + 1)}
 `;
 
-/** ARGV: place, most changes of a stream. Answers whether to list again, then a page of each stream. */
+/** ARGV: place, most changes of a stream. Answers whether to list again, a page of each stream, and by whom entries are written now. */
 const READ = `${HEAD}
 local at, pages = tonumber(ARGV[4]), {}
-if lost(at) or at < base then return {'OK', text(revision), 1, pages} end
+if lost(at) or at < base then return {'OK', at_term(revision), 1, pages} end
 for i = ${STREAMS_FROM}, #KEYS do
   local trimmed = redis.call('HGET', TRIMMED, KEYS[i])
-  if trimmed and at < tonumber(trimmed) then return {'OK', text(revision), 1, {}} end
-  if at < forgotten and redis.call('EXISTS', KEYS[i]) == 0 then return {'OK', text(revision), 1, {}} end
+  if trimmed and at < tonumber(trimmed) then return {'OK', at_term(revision), 1, {}} end
+  if at < forgotten and redis.call('EXISTS', KEYS[i]) == 0 then return {'OK', at_term(revision), 1, {}} end
   pages[#pages + 1] = redis.call('XRANGE', KEYS[i], text(at + 1) .. '-0', '+', 'COUNT', ARGV[5])
 end
-return {'OK', text(revision), 0, pages}
+return {'OK', at_term(revision), 0, pages, run}
 `;
 
 /** ARGV: name, milliseconds. An epoch rises above every one that a lost primary, or the store that was emptied, may have given. */
 const BEGIN_SESSION = `${HEAD}
 local holder = held(ARGV[4])
-if holder then return {'HELD', text(revision), text(holder)} end
+if holder then return {'HELD', at_term(revision), text(holder)} end
 local floor = tonumber(redis.call('HGET', META, 'epochs'))
 if #holes > 0 then floor = math.max(floor, holes[#holes][2]) end
 local epoch = text(math.max(tonumber(redis.call('HGET', EPOCHS, ARGV[4]) or '0'), floor) + 1)
 redis.call('HSET', EPOCHS, ARGV[4], epoch)
 redis.call('HSET', SESSIONS, ARGV[4], epoch .. ':' .. text(time() + ARGV[5]) .. ':' .. ARGV[5])
-return {'OK', text(revision), epoch}
+return {'OK', at_term(revision), epoch}
 `;
 
 /** ARGV: name, epoch, milliseconds. */
 const RENEW_SESSION = `${HEAD}
-if held(ARGV[4]) ~= tonumber(ARGV[5]) then return {'FENCED', text(revision)} end
+if held(ARGV[4]) ~= tonumber(ARGV[5]) then return {'FENCED', at_term(revision)} end
 redis.call('HSET', SESSIONS, ARGV[4], ARGV[5] .. ':' .. text(time() + ARGV[6]) .. ':' .. ARGV[6])
-return {'OK', text(revision)}
+return {'OK', at_term(revision)}
 `;
 
 /** ARGV: name, epoch. */
 const END_SESSION = `${HEAD}
 if held(ARGV[4]) == tonumber(ARGV[5]) then redis.call('HDEL', SESSIONS, ARGV[4]) end
-return {'OK', text(revision)}
+return {'OK', at_term(revision)}
 `;
 
 export interface Script {
