@@ -1,6 +1,6 @@
 /** The daemon ends at random moments of a hundred creations and removals: nothing stays, everything goes on. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, test } from 'vitest';
 import { eventually, openHost, type TestHost } from './harness.ts';
 import { allReady, cutOff, expectRemains, gone, remains } from './remains.ts';
 
@@ -16,8 +16,10 @@ test('killed at random while a hundred sandboxes and services come and go: nothi
   await allReady(host);
   const before = await remains(host);
   const { sandboxes, services } = host.client;
-  let left = 100;
+  let made = 0;
   let kills = 0;
+  /** However quick the host is: a hundred at least, and six kills among them. */
+  const goesOn = (): boolean => made < 100 || kills < 6;
   /** The daemon is back, whoever of the workers noticed first. */
   const back = (): Promise<unknown> => eventually(() => host.client.version(), 10_000);
   const insistently = async (step: () => Promise<unknown>): Promise<void> => {
@@ -33,8 +35,8 @@ test('killed at random while a hundred sandboxes and services come and go: nothi
     }
   };
   const worker = async (): Promise<void> => {
-    while (left > 0) {
-      const number = left--;
+    while (goesOn()) {
+      const number = made++;
       const [box, shop] = [`box${number}`, `shop${number}`];
       await insistently(() => sandboxes.put(box, { networks: [{ network: 'web' }] }, { waitMs: 5_000 }));
       const request = { network: 'web', ports: [{ port: 80 }], backends: [{ sandbox: box }] };
@@ -46,7 +48,7 @@ test('killed at random while a hundred sandboxes and services come and go: nothi
     }
   };
   const killer = async (): Promise<void> => {
-    while (left > 0) {
+    while (goesOn()) {
       await sleep(150 + Math.random() * 600);
       await host.daemon.kill();
       kills++;
@@ -54,6 +56,5 @@ test('killed at random while a hundred sandboxes and services come and go: nothi
     }
   };
   await Promise.all([worker(), worker(), worker(), worker(), killer()]);
-  expect(kills).toBeGreaterThan(5);
   await expectRemains(host, before, { limitMs: 60_000 });
 }, 180_000);
