@@ -11,7 +11,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Client, createClient } from '../client/client.ts';
 import { SluiceError } from '../errors.ts';
-import { type Daemon, type DaemonOptions, nodeBinary, projectRoot, startDaemon } from './daemon.ts';
+import { type Daemon, type DaemonOptions, projectRoot, startDaemon } from './daemon.ts';
 import { claimLab, labCgroup, labFolder, labTraces, namespaceName, namespacePath, removeLab } from './owner.ts';
 import { type Background, type Command, type Place, type RunOptions, type RunResult, runAt, startAt } from './place.ts';
 
@@ -231,7 +231,7 @@ function host(at: Station, id: string, cgroupRoot: string, instance: string): La
   };
   const bpffs = join(folder, 'bpf');
   const socket = join(runDir, 'sluice.sock');
-  const cli = join(projectRoot(), 'dist/src/cli/main.cjs');
+  const cli = join(projectRoot(), 'bin/sluice');
   let current: Daemon | null = null;
   let last: Daemon | null = null;
   return {
@@ -267,6 +267,6 @@ function host(at: Station, id: string, cgroupRoot: string, instance: string): La
       log: () => last?.log() ?? '',
     },
     sluice: (args, options) =>
-      at.exec([nodeBinary(), cli, ...args], { ...options, env: { SLUICE_HOST: `unix://${socket}`, ...options?.env } }),
+      at.exec([cli, ...args], { ...options, env: { SLUICE_HOST: `unix://${socket}`, ...options?.env } }),
   };
 }

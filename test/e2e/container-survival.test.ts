@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { nodeBinary, projectRoot } from '../../src/lab/daemon.ts';
+import { projectRoot } from '../../src/lab/daemon.ts';
 import { slowness } from '../../src/lab/slowness.ts';
 import { type ContainerHost, openContainerHost } from './container-host.ts';
 import { eventually } from './harness.ts';
@@ -15,7 +15,7 @@ beforeAll(async () => {
 afterAll(() => host.close());
 
 const cli = (...words: string[]) =>
-  host.spawn([nodeBinary(), `${projectRoot()}/dist/src/cli/main.cjs`, ...words], {
+  host.spawn([`${projectRoot()}/bin/sluice`, ...words], {
     env: { SLUICE_HOST: `unix://${host.socket}` },
   });
 

@@ -2,7 +2,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { nodeBinary, projectRoot } from '../../src/lab/daemon.ts';
+import { projectRoot } from '../../src/lab/daemon.ts';
 import { slowness } from '../../src/lab/slowness.ts';
 import { type ContainerHost, openContainerHost } from './container-host.ts';
 import { eventually } from './harness.ts';
@@ -102,6 +102,34 @@ describe('run', () => {
     expect((await run('--read-only', 'busybox', 'touch', '/x')).code).toBe(1);
     expect((await run('--read-only', '--tmpfs', '/run:size=1m', 'busybox', 'touch', '/run/x')).code).toBe(0);
     expect((await run('--cap-drop', 'ALL', 'busybox', 'chown', 'web', '/etc/passwd')).code).toBe(1);
+  });
+
+  test('the environment of a file, and what comes later wins', async () => {
+    const file = join(host.folder, 'env');
+    writeFileSync(file, '# of the shop\nA=of the file\n\nB=b=c\nHOME\nSLUICE_TEST_ABSENT\n');
+    const inside = await run('--env-file', file, '-e', 'A=given', 'busybox', 'env');
+    const lines = inside.stdout.split('\n');
+    expect(lines).toEqual(expect.arrayContaining(['A=given', 'B=b=c', `HOME=${process.env.HOME}`]));
+    expect(inside.stdout).not.toMatch(/of the file|SLUICE_TEST_ABSENT/);
+    expect(await run('--env-file', join(host.folder, 'nosuch'), 'busybox', 'env')).toMatchObject({
+      code: 125,
+      stderr: expect.stringContaining('--env-file: ENOENT'),
+    });
+  });
+
+  test('a device of the host, as far as it was given', async () => {
+    // Opened, never written to.
+    const use = 'test -c /dev/log && exec 3>/dev/log && echo writes; exec 4</dev/log && echo reads';
+    const given = await run('--device', '/dev/kmsg:/dev/log:w', 'busybox', 'sh', '-c', use);
+    expect(given).toMatchObject({ stdout: 'writes\n', stderr: expect.stringContaining('Operation not permitted') });
+    // Not given: a node of it can be made, and is of no use.
+    const made = await run('busybox', 'sh', '-c', 'mknod /log c 1 11 && echo made; exec 3>/log && echo writes');
+    expect(made).toMatchObject({ stdout: 'made\n', stderr: expect.stringContaining('Operation not permitted') });
+    for (const source of ['/etc/passwd', '/dev/nosuch'])
+      expect(await run('--device', source, 'busybox', 'true')).toMatchObject({
+        code: 125,
+        stderr: expect.stringContaining(source),
+      });
   });
 
   test("the image's own settings hold", async () => {
@@ -222,7 +250,7 @@ describe('reaching inside', () => {
   });
 
   test('a terminal: its size, ctrl-c, the keys that let go, attached again', async () => {
-    const cli = JSON.stringify([nodeBinary(), join(projectRoot(), 'dist/src/cli/main.cjs')]);
+    const cli = JSON.stringify([join(projectRoot(), 'bin/sluice')]);
     const script = join(host.folder, 'terminal.py');
     writeFileSync(
       script,

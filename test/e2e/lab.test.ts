@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { nodeBinary, projectRoot } from '../../src/lab/daemon.ts';
+import { projectRoot } from '../../src/lab/daemon.ts';
 import type { Lab } from '../../src/lab/lab.ts';
 import { labTraces } from '../../src/lab/owner.ts';
 import { type RunResult, runAt } from '../../src/lab/place.ts';
@@ -12,7 +12,7 @@ import { eventually, type TestHost, testHost } from './harness.ts';
 import { type Inside, sandbox } from './traffic.ts';
 
 const LIMIT_MS = 60_000;
-const CLI = [nodeBinary(), join(projectRoot(), 'dist/src/cli/main.cjs')];
+const CLI = [join(projectRoot(), 'bin/sluice')];
 /** A lost host is out of names and balancing this long after its last sign of life. */
 const LOST_MS_MAX = 4_000;
 

@@ -1,6 +1,6 @@
 /** A service that runs its own backends: made, scaled, replaced, renewed, and gone, with the compiled daemon and command line. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { nodeBinary, projectRoot } from '../../src/lab/daemon.ts';
+import { projectRoot } from '../../src/lab/daemon.ts';
 import { type ContainerHost, openContainerHost } from './container-host.ts';
 import { eventually } from './harness.ts';
 
@@ -105,12 +105,9 @@ describe('a service with replicas', () => {
       async () =>
         (await host.cli('service', 'logs', 'talk')).split('\n').sort().join() === 'talk-1 | hello,talk-2 | hello',
     );
-    const following = host.spawn(
-      [nodeBinary(), `${projectRoot()}/dist/src/cli/main.cjs`, 'service', 'logs', '-f', 'talk'],
-      {
-        env: { SLUICE_HOST: `unix://${host.socket}` },
-      },
-    );
+    const following = host.spawn([`${projectRoot()}/bin/sluice`, 'service', 'logs', '-f', 'talk'], {
+      env: { SLUICE_HOST: `unix://${host.socket}` },
+    });
     await eventually(() => following.output().includes('talk-2 | hello'));
     await host.cli('service', 'scale', 'talk=3');
     await eventually(() => following.output().includes('talk-3 | hello'));

@@ -3,6 +3,7 @@
 # `before` starts containers with each restart policy and says "SWITCH OFF" when whoever runs the machine is to kill it; `after`, in
 # another life of the machine over the same disk, looks which of them the daemon starts. Ends with the line "N passed, N failed".
 set -eu
+. "$(dirname "$0")/expect.sh"
 state=/mnt/state
 settings="--state-dir $state --run-dir /run/sluice --log-level warn"
 
@@ -10,7 +11,7 @@ settings="--state-dir $state --run-dir /run/sluice --log-level warn"
 node dist/src/main.js $settings >/run/job/daemon.log 2>&1 &
 daemon=$!
 trap 'kill $daemon 2>/dev/null || true' EXIT
-sluice() { node dist/src/cli/main.cjs "$@"; }
+sluice() { bin/sluice "$@"; }
 tries=0
 until sluice version >/dev/null 2>&1; do
   tries=$((tries + 1))
@@ -20,8 +21,7 @@ done
 
 policies='always unless-stopped on-failure no'
 if [ "$1" = before ]; then
-  archive=$PWD/src/lab/busybox.ts
-  node --input-type=module -e "process.stdout.write(await (await import('$archive')).busyboxArchive())" | sluice image load >/dev/null
+  load_busybox
   sluice network create web >/dev/null
   for policy in $policies; do
     sluice run -d --name "$policy" --network web --restart "$policy" -v data:/data busybox \
@@ -37,31 +37,6 @@ if [ "$1" = before ]; then
   sleep 600
 fi
 
-passed=0 failed=0
-# expect WHAT WANTED COMMAND…: the command's output comes to be the wanted one within a minute and a half.
-expect() {
-  what=$1 wanted=$2
-  shift 2
-  for _ in $(seq 90); do
-    found=$("$@" 2>&1) || true
-    [ "$found" != "$wanted" ] || break
-    sleep 1
-  done
-  if [ "$found" = "$wanted" ]; then
-    passed=$((passed + 1))
-    echo "ok: $what"
-  else
-    failed=$((failed + 1))
-    echo "NOT OK: $what: $found, not $wanted"
-  fi
-}
-# field NAME OBJECT…: the field's value in what inspect prints.
-field() {
-  key=$1
-  shift
-  sluice "$@" | sed -n "s/^ *\"$key\": \"\{0,1\}\([^\",]*\).*/\1/p" | head -n 1
-}
-state_of() { field phase container inspect "$1"; }
 starts_of() { wc -l <"$(field mountpoint volume inspect data)/$1" | tr -d ' '; }
 
 for policy in always unless-stopped on-failure; do
@@ -75,5 +50,4 @@ expect 'stopped by hand, --restart always: runs, as in Docker' running state_of 
 expect 'the end that nobody saw has status 255' 255 field exitCode container inspect no
 expect 'its network, its names and the volume are there' 'start' \
   sluice exec unless-stopped sh -c 'wget -qO- http://always/no'
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+verdict

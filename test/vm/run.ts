@@ -1,8 +1,8 @@
 /**
- * `npm run test:vm`: the kernel suite, a chosen part of the end-to-end suite and a host that is switched off (`reboot`) on stock Debian
- * kernels, in a virtual machine.
+ * `npm run test:vm`: the kernel suite, a chosen part of the end-to-end suite and a host that is switched off (`reboot`) and the daemon as
+ * a service of systemd (`systemd`) on stock Debian kernels, in a virtual machine.
  *
- *     node test/vm/run.ts [--kernel bookworm|trixie]… [--suite kernel|e2e|reboot]… [FILE…]
+ *     node test/vm/run.ts [--kernel bookworm|trixie]… [--suite kernel|e2e|reboot|systemd]… [FILE…]
  */
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
@@ -17,8 +17,8 @@ const KERNELS = ['bookworm', 'trixie'] as const;
 /** Seconds that one suite on one kernel may take, and how many times slower than the machine itself an emulated one may be. */
 const SUITE_SECONDS_MAX = 7_200;
 const SLOWNESS = 20;
-/** Seconds that each life of a machine that is switched off may take, and what it says when it may be. */
-const REBOOT_SECONDS_MAX = 900;
+/** Seconds that each life of a machine that runs a script may take, and what the one that is switched off says when it may be. */
+const SCRIPT_SECONDS_MAX = 900;
 const SWITCH_OFF = 'SWITCH OFF';
 
 const NO_KERNEL = 'asks nothing of the kernel that differs between versions';
@@ -112,7 +112,7 @@ async function runSuite(kernel: string, suite: string, files: readonly string[])
 async function reboot(kernel: string): Promise<Outcome> {
   const folder = mkdtempSync(join(tmpdir(), 'sluice-reboot-'));
   const life = (stage: string): string[] => [
-    ...['-k', kernel, '-t', String(REBOOT_SECONDS_MAX), '-d', join(folder, 'disk')],
+    ...['-k', kernel, '-t', String(SCRIPT_SECONDS_MAX), '-d', join(folder, 'disk')],
     ...['test/vm/reboot.sh', stage],
   ];
   try {
@@ -123,6 +123,17 @@ async function reboot(kernel: string): Promise<Outcome> {
     rmSync(folder, { recursive: true, force: true });
   }
 }
+
+/** A machine whose first process is systemd. */
+async function systemd(kernel: string): Promise<Outcome> {
+  const args = ['-k', kernel, '-t', String(SCRIPT_SECONDS_MAX), '-s', 'test/vm/systemd.sh'];
+  return outcome(kernel, 'systemd', await inMachine(args));
+}
+
+const SCRIPTS: Readonly<Record<string, { what: string; run: (kernel: string) => Promise<Outcome> }>> = {
+  reboot: { what: 'switched off and on again', run: reboot },
+  systemd: { what: 'the daemon as a service of systemd', run: systemd },
+};
 
 /** Files of a suite that run in the machine, with what is left out said. */
 function chosen(suite: string): string[] {
@@ -138,10 +149,11 @@ async function main(): Promise<number> {
   });
   const outcomes: Outcome[] = [];
   for (const kernel of values.kernel ?? KERNELS) {
-    for (const suite of values.suite ?? ['kernel', 'e2e', 'reboot']) {
-      if (suite === 'reboot') {
-        console.log(`\n== switched off and on again, on the kernel of Debian ${kernel}`);
-        outcomes.push(await reboot(kernel));
+    for (const suite of values.suite ?? ['kernel', 'e2e', ...Object.keys(SCRIPTS)]) {
+      const script = SCRIPTS[suite];
+      if (script) {
+        console.log(`\n== ${script.what}, on the kernel of Debian ${kernel}`);
+        outcomes.push(await script.run(kernel));
         continue;
       }
       const files = positionals.length > 0 ? positionals : chosen(suite);
