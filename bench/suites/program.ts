@@ -1,10 +1,13 @@
 /** What it takes to programme a host with the endpoints of the others, in a real kernel, by what the daemon itself uses. */
+import { join } from 'node:path';
 import { OverlayDriver } from '../../plugins/overlay/overlay.ts';
+import { createEbpfDataplane } from '../../src/balancer/ebpf.ts';
 import type { DriverNetwork } from '../../src/contracts/driver.ts';
 import type { Member } from '../../src/controller/peer/plan.ts';
 import { PeerTable } from '../../src/controller/peer/table.ts';
 import { SluiceError } from '../../src/errors.ts';
 import { createKernel } from '../../src/kernel/kernel.ts';
+import { projectRoot } from '../../src/lab/daemon.ts';
 import { createLab } from '../../src/lab/lab.ts';
 import { deriveMac } from '../../src/model/id.ts';
 import type { Amount, Arm, OpenSuite, Row, Suite } from '../suite.ts';
@@ -29,7 +32,7 @@ const rows: readonly Row[] = [
     metric: 'seconds',
     what:
       `${PEERS.toLocaleString('en-US')} endpoints of ${HOSTS} other hosts programmed into an overlay that knows none: dump, difference, ` +
-      'forwarding entries of the bridge and of the device, neighbours. A dump afterwards must show every one of them.',
+      'forwarding entries of the bridge and of the device, neighbours, stations of the shortcut. A dump afterwards must show every one of them.',
   },
   {
     id: 'program/peer-one-more/none',
@@ -64,7 +67,11 @@ async function open(): Promise<OpenSuite> {
   const lab = await createLab({ name: 'program', hosts: ['a'] });
   const host = lab.host('a');
   const kernel = createKernel({ host: host.netnsPath });
+  const { instance, bpffs, cgroupRoot } = host;
+  const objectDir = join(projectRoot(), 'dist/bpf');
+  const dataplane = createEbpfDataplane({ kernel, instance, bpffs, cgroupRoot, objectDir });
   const close = async (): Promise<void> => {
+    dataplane.off();
     kernel[Symbol.dispose]();
     const traces = await lab.close();
     if (traces.length > 0) throw new SluiceError('internal', `the bench left behind: ${traces.join(', ')}`);
@@ -74,9 +81,12 @@ async function open(): Promise<OpenSuite> {
     const driver = new OverlayDriver({ instance: host.instance, kernel, underlay });
     const { ifindex: bridge, tunnel } = await driver.createNetwork(network);
     const place = { bridge: bridge!, tunnel: tunnel!.ifindex };
+    await dataplane.start();
+    dataplane.ensureSegment({ id: network.id, number: 1, tunnel: place.tunnel, direct: true });
     const breathe = () => new Promise<void>((resolve) => void setImmediate(resolve));
     const everybody = Array.from({ length: PEERS }, (_, n) => peer(n));
     const { netlink } = kernel.host;
+    const parts = { netlink, dataplane };
     const counts = () => ({
       remote: netlink.fdb(place.tunnel).filter(({ table, dst, mac }) => table === 'self' && dst && !/^[0:]+$/.test(mac))
         .length,
@@ -84,19 +94,20 @@ async function open(): Promise<OpenSuite> {
     });
     const ensureCounts = (expected: number): void => {
       const { remote, neighbours } = counts();
-      if (remote !== expected || neighbours !== expected)
+      const stations = dataplane.stations(place.tunnel).size;
+      if (remote !== expected || neighbours !== expected || stations !== expected)
         throw new SluiceError(
           'internal',
-          `${expected} peers are due; the kernel has ${remote} and ${neighbours} neighbours`,
+          `${expected} peers are due; the kernel has ${remote}, ${neighbours} neighbours and ${stations} stations`,
         );
     };
     const all: Arm = {
       name: 'ours',
       async block() {
         // A table of its own each time: nothing is remembered of what the kernel has.
-        await new PeerTable(place, netlink, breathe).sync([], new Set());
+        await new PeerTable(place, parts, breathe).sync([], new Set());
         ensureCounts(0);
-        const table = new PeerTable(place, netlink, breathe);
+        const table = new PeerTable(place, parts, breathe);
         const started = performance.now();
         await table.sync(everybody, new Set());
         const seconds = (performance.now() - started) / 1_000;
@@ -107,7 +118,7 @@ async function open(): Promise<OpenSuite> {
     const single: Arm = {
       name: 'ours',
       async block(times) {
-        const table = new PeerTable(place, netlink, breathe);
+        const table = new PeerTable(place, parts, breathe);
         await table.sync(everybody, new Set());
         const ms: number[] = [];
         for (let n = PEERS; n < PEERS + times; n++) {

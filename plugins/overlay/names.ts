@@ -14,11 +14,12 @@ export interface OverlaySettings {
 const DF: readonly string[] = ['unset', 'set', 'inherit'] satisfies VxlanDf[];
 const isBoolean = (value: string): boolean => value === 'true' || value === 'false';
 
-/** Options that this driver knows, with what they accept; `masquerade` and `spoof` are acted on by the core. */
+/** Options that this driver knows, with what they accept; `masquerade`, `shortcut` and `spoof` are acted on by the core. */
 const KNOWN: Readonly<Record<string, (value: string) => boolean>> = {
   'vxlan.df': (value) => DF.includes(value),
   icc: isBoolean,
   masquerade: isBoolean,
+  shortcut: isBoolean,
   spoof: (value) => value === 'allow' || value === 'deny',
 };
 

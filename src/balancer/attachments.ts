@@ -25,6 +25,7 @@ import type { Pins } from './pins.ts';
 const PLACE = {
   from_sandbox: { prefix: 'veth', direction: 'ingress', object: 'endpoint' },
   dns: { prefix: 'lo', direction: 'egress', object: 'sandbox' },
+  from_tunnel: { prefix: 'tunnel', direction: 'ingress', object: 'network' },
 } as const satisfies Record<Stage, { prefix: string; direction: Direction; object: Repair['object'] }>;
 
 const TCX = { ingress: ATTACH.tcxIngress, egress: ATTACH.tcxEgress } as const;
@@ -59,7 +60,7 @@ export function trampoline(number: number, stages: number, stage: Stage): Buffer
 }
 
 export interface Target {
-  /** Of the endpoint or sandbox. */
+  /** Of the endpoint, sandbox or network. */
   readonly id: string;
   readonly number: number;
   readonly stage: Stage;
@@ -73,9 +74,12 @@ const pinName = ({ number, stage, namespace }: Target): string =>
   `${PLACE[stage].prefix}-${number}-${namespace.cookie.toString(16)}`;
 
 const numberOfPin = (name: string): number | null => {
-  const found = /^(?:veth|lo)-(\d+)-[0-9a-f]+$/.exec(name);
+  const found = /^(?:veth|lo|tunnel)-(\d+)-[0-9a-f]+$/.exec(name);
   return found && Number(found[1]);
 };
+
+const stageOfPin = (name: string): Stage =>
+  (Object.keys(PLACE) as Stage[]).find((stage) => name.startsWith(`${PLACE[stage].prefix}-`))!;
 
 /** Priorities of clsact filters: one of its own for an instance, the next when it is somebody else's. */
 const PRIORITY_BASE = 1_000;
@@ -223,8 +227,7 @@ export class Attachments {
     const at = known ?? where;
     if (this.#pins.has('links', name)) this.#pins.detach(name);
     if (this.#pins.has('progs', name)) {
-      const stage = name.startsWith('lo') ? 'dns' : 'from_sandbox';
-      if (at) this.#removeFilter(at, stage);
+      if (at) this.#removeFilter(at, stageOfPin(name));
       this.#pins.remove('progs', name);
     }
     this.#pinned.delete(name);

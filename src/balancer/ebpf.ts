@@ -6,6 +6,7 @@ import type {
   DataplaneEndpoint,
   DataplaneFrontend,
   DataplaneSandbox,
+  DataplaneSegment,
   Drift,
   EndpointCounters,
   Repair,
@@ -24,6 +25,7 @@ import { Identity } from './identity.ts';
 import type { FrontendKey } from './input.ts';
 import { NUMBER, STAGE } from './maps/layout.ts';
 import { Pins } from './pins.ts';
+import { Segments } from './segments.ts';
 
 export interface EbpfDataplaneOptions {
   readonly kernel: Kernel;
@@ -48,6 +50,7 @@ interface Running {
   readonly hooks: CgroupHooks;
   readonly attachments: Attachments;
   readonly identity: Identity;
+  readonly segments: Segments;
   readonly balance: Balance;
   readonly flows: Flows;
 }
@@ -102,6 +105,7 @@ class EbpfDataplane implements Dataplane {
           mode: !forced && kernel.host.run(() => probeTcx(programs.get('dns')!)) ? 'tcx' : 'clsact',
         }),
         identity: new Identity(fdOf),
+        segments: new Segments(fdOf),
         balance: new Balance(fdOf),
         flows: new Flows(kernel.sockets, fdOf),
       };
@@ -146,20 +150,56 @@ class EbpfDataplane implements Dataplane {
   }
 
   ensureEndpoint(endpoint: DataplaneEndpoint): void {
-    const { identity, attachments } = this.#state;
+    const { identity, segments, attachments } = this.#state;
     const before = identity.endpoint(endpoint.id);
     identity.ensureEndpoint(endpoint);
-    if (before && before.number !== endpoint.number) attachments.remove(before.number, this.#onHost(before.ifindex));
+    if (before && before.number !== endpoint.number)
+      attachments.remove(before.number, this.#onHost(before.hostIfindex));
     const { id, number, hostIfindex: ifindex } = endpoint;
     attachments.ensure({ id, number, stage: 'from_sandbox', ifindex, namespace: this.#options.kernel.host });
+    segments.place(endpoint, before);
   }
 
-  /** The attachment goes first: the guard drops what it knows no endpoint for. */
+  /** Nobody is sent to it, then the attachment goes: the guard drops what it knows no endpoint for. */
   removeEndpoint(id: string): void {
-    const { identity, attachments } = this.#state;
+    const { identity, segments, attachments } = this.#state;
     const held = identity.endpoint(id);
-    if (held) attachments.remove(held.number, this.#onHost(held.ifindex));
+    if (held) {
+      segments.displace(held);
+      attachments.remove(held.number, this.#onHost(held.hostIfindex));
+    }
     identity.removeEndpoint(id);
+  }
+
+  ensureSegment(segment: DataplaneSegment): void {
+    const { segments, attachments } = this.#state;
+    const { id, number, tunnel: ifindex } = segment;
+    const before = segments.get(id);
+    segments.ensure(segment);
+    if (before && before.number !== number) attachments.remove(before.number, this.#onHost(before.tunnel));
+    attachments.ensure({ id, number, stage: 'from_tunnel', ifindex, namespace: this.#options.kernel.host });
+  }
+
+  removeSegment(id: string): void {
+    const { segments, attachments } = this.#state;
+    const held = segments.get(id);
+    if (held) attachments.remove(held.number, this.#onHost(held.tunnel));
+    segments.remove(id);
+  }
+
+  syncStations(tunnel: number, macs: ReadonlySet<string>): void {
+    this.#state.segments.sync(tunnel, macs);
+  }
+
+  changeStations(
+    tunnel: number,
+    changes: { readonly come: readonly string[]; readonly gone: readonly string[] },
+  ): void {
+    this.#state.segments.change(tunnel, changes);
+  }
+
+  stations(tunnel: number): ReadonlySet<string> {
+    return this.#state.segments.behind(tunnel);
   }
 
   ensureBackends(set: number, backends: readonly DataplaneBackend[]): void {
@@ -187,7 +227,7 @@ class EbpfDataplane implements Dataplane {
   }
 
   prune(keep: Parameters<Dataplane['prune']>[0]): number {
-    const { identity, balance, attachments, flows } = this.#state;
+    const { identity, segments, balance, attachments, flows } = this.#state;
     let removed = 0;
     if (this.#filling) this.#takeOver();
     for (const id of identity.sandboxIds()) {
@@ -200,6 +240,11 @@ class EbpfDataplane implements Dataplane {
       this.removeEndpoint(id);
       removed++;
     }
+    for (const id of segments.ids()) {
+      if (keep.segments.has(id)) continue;
+      this.removeSegment(id);
+      removed++;
+    }
     removed += balance.prune(keep);
     if (this.#peersUnswept) {
       flows.sweep(identity.cookies());
@@ -207,7 +252,7 @@ class EbpfDataplane implements Dataplane {
     }
     if (this.#unswept) {
       identity.sweep();
-      attachments.sweep(identity.attachments());
+      attachments.sweep(new Set([...identity.attachments(), ...segments.numbers()]));
       this.#unswept = false;
     }
     return removed;
@@ -230,7 +275,7 @@ class EbpfDataplane implements Dataplane {
   }
 
   audit(): Repair[] {
-    const { loaded, hooks, attachments, identity, balance } = this.#state;
+    const { loaded, hooks, attachments, identity, segments, balance } = this.#state;
     const repairs: Repair[] = [];
     const pinned = new Set(this.#pins.names('maps'));
     for (const [name, fd] of loaded.maps) {
@@ -243,7 +288,7 @@ class EbpfDataplane implements Dataplane {
       setStage(loaded, stage);
       repairs.push({ object: 'program', id: stage, what: `slot ${STAGE[stage]} of the stages did not hold it` });
     }
-    repairs.push(...balance.audit(), ...identity.audit(), ...hooks.audit());
+    repairs.push(...balance.audit(), ...identity.audit(), ...segments.audit(), ...hooks.audit());
     const failed = ({ id, stage, ifindex }: Target, error: unknown): void =>
       this.#options.logger?.warn({ id, stage, ifindex, err: error }, 'cannot mend an attachment');
     repairs.push(...attachments.audit(failed));
@@ -252,7 +297,7 @@ class EbpfDataplane implements Dataplane {
   }
 
   compare(): Drift[] {
-    const { loaded, hooks, attachments, identity, balance } = this.#state;
+    const { loaded, hooks, attachments, identity, segments, balance } = this.#state;
     const pinned = new Set(this.#pins.names('maps'));
     const program = (id: string, what: string, is: Drift['is'], look: string): Drift => {
       return { object: 'program', id, what, is, look };
@@ -268,25 +313,25 @@ class EbpfDataplane implements Dataplane {
         ),
       ...balance.compare(),
       ...identity.compare(),
+      ...segments.compare(),
       ...hooks.compare(),
       ...attachments.compare(),
     ];
   }
 
   highest(): ReturnType<Dataplane['highest']> {
-    const { identity, balance } = this.#state;
+    const { identity, segments, balance } = this.#state;
     const a = identity.highest();
     const b = balance.highest();
-    return { attachment: a.attachment, view: Math.max(a.view, b.view), set: b.set, backend: b.backend };
+    const attachment = Math.max(a.attachment, ...segments.numbers());
+    return { attachment, view: Math.max(a.view, b.view), set: b.set, backend: b.backend };
   }
 
   off(): void {
     if (this.#running) {
-      const { identity, attachments, hooks } = this.#running;
-      for (const id of identity.endpointIds()) {
-        const held = identity.endpoint(id);
-        if (held) attachments.remove(held.number, this.#onHost(held.ifindex));
-      }
+      const { identity, segments, attachments, hooks } = this.#running;
+      for (const id of segments.ids()) this.removeSegment(id);
+      for (const id of identity.endpointIds()) this.removeEndpoint(id);
       attachments.detach();
       hooks.detach();
     }

@@ -9,6 +9,7 @@ import {
   type DataplaneEndpoint,
   type DataplaneFrontend,
   type DataplaneSandbox,
+  type DataplaneSegment,
   type Drift,
   type EndpointCounters,
   type FrontendProtocol,
@@ -26,6 +27,9 @@ import { DROP_REASONS } from './maps/layout.ts';
 export class FakeState {
   readonly sandboxes = new Map<string, DataplaneSandbox>();
   readonly endpoints = new Map<string, DataplaneEndpoint>();
+  readonly segments = new Map<string, DataplaneSegment>();
+  /** By tunnel: the MACs behind it. */
+  readonly stations = new Map<number, Set<string>>();
   readonly frontends = new Map<string, DataplaneFrontend>();
   readonly sets = new Map<number, readonly DataplaneBackend[]>();
   readonly counters = new Map<number, { connects: number; refused: number }>();
@@ -83,12 +87,51 @@ export class FakeDataplane implements Dataplane {
     this.#check();
     checkId('endpoint', endpoint.id);
     this.state.endpoints.set(endpoint.id, endpoint);
+    if (endpoint.tunnel) this.state.stations.get(endpoint.tunnel)?.delete(endpoint.mac);
   }
 
   removeEndpoint(id: string): void {
     this.#check();
     this.state.endpoints.delete(id);
     this.state.drops.delete(id);
+  }
+
+  ensureSegment(segment: DataplaneSegment): void {
+    this.#check();
+    checkId('network', segment.id);
+    const before = this.state.segments.get(segment.id);
+    if (before && before.tunnel !== segment.tunnel) this.removeSegment(segment.id);
+    this.state.segments.set(segment.id, segment);
+  }
+
+  removeSegment(id: string): void {
+    this.#check();
+    const held = this.state.segments.get(id);
+    if (held) this.state.stations.delete(held.tunnel);
+    this.state.segments.delete(id);
+  }
+
+  syncStations(tunnel: number, macs: ReadonlySet<string>): void {
+    this.#check();
+    this.state.stations.delete(tunnel);
+    this.changeStations(tunnel, { come: [...macs], gone: [] });
+  }
+
+  changeStations(
+    tunnel: number,
+    { come, gone }: { readonly come: readonly string[]; readonly gone: readonly string[] },
+  ): void {
+    this.#check();
+    const own = new Set([...this.state.endpoints.values()].flatMap((one) => (one.tunnel === tunnel ? one.mac : [])));
+    const behind = this.state.stations.get(tunnel) ?? new Set();
+    this.state.stations.set(tunnel, behind);
+    for (const mac of gone) behind.delete(mac);
+    for (const mac of come) if (!own.has(mac)) behind.add(mac);
+  }
+
+  stations(tunnel: number): ReadonlySet<string> {
+    this.#check();
+    return new Set(this.state.stations.get(tunnel));
   }
 
   ensureBackends(set: number, backends: readonly DataplaneBackend[]): void {
@@ -147,6 +190,7 @@ export class FakeDataplane implements Dataplane {
     return (
       drop(this.state.sandboxes, keep.sandboxes, (id) => this.removeSandbox(id)) +
       drop(this.state.endpoints, keep.endpoints, (id) => this.removeEndpoint(id)) +
+      drop(this.state.segments, keep.segments, (id) => this.removeSegment(id)) +
       drop(this.state.frontends, frontends, (name) => this.state.frontends.delete(name)) +
       drop(this.state.sets, keep.sets, (set) => this.removeBackends(set))
     );
@@ -190,11 +234,11 @@ export class FakeDataplane implements Dataplane {
 
   highest(): ReturnType<Dataplane['highest']> {
     this.#check();
-    const { sandboxes, endpoints, frontends, sets } = this.state;
+    const { sandboxes, endpoints, segments, frontends, sets } = this.state;
     const top = (numbers: Iterable<number>): number => Math.max(0, ...numbers);
     const all = [...frontends.values()];
     return {
-      attachment: top([...sandboxes.values(), ...endpoints.values()].map(({ number }) => number)),
+      attachment: top([...sandboxes.values(), ...endpoints.values(), ...segments.values()].map(({ number }) => number)),
       view: top([...sandboxes.values(), ...all].map(({ view }) => view)),
       set: top([...sets.keys(), ...all.map(({ set }) => set)]),
       backend: top([...sets.values()].flat().map(({ number }) => number)),

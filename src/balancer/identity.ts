@@ -65,6 +65,7 @@ export class Identity {
       identity: number;
       link_local: string;
       addresses: readonly string[];
+      tunnel: number;
       id: string;
     }
   >;
@@ -126,7 +127,7 @@ export class Identity {
 
   /** The element last: from then on the guard lets the endpoint's frames through. */
   ensureEndpoint(endpoint: DataplaneEndpoint): void {
-    const { id, number, mac, addresses, spoof, hostIfindex } = endpoint;
+    const { id, number, mac, addresses, spoof, hostIfindex, tunnel = 0 } = endpoint;
     checkId('endpoint', id);
     const own = addresses.slice(0, ENDPOINT_ADDRESSES).map(canonicalAddress);
     const allowed = allowedKeys(endpoint);
@@ -146,6 +147,7 @@ export class Identity {
         identity: 0,
         link_local: linkLocalOf(mac),
         addresses: own,
+        tunnel,
         id,
       },
     );
@@ -154,10 +156,10 @@ export class Identity {
     if (before !== undefined && before !== number) this.#forgetEndpoint(before);
   }
 
-  endpoint(id: string): { readonly number: number; readonly ifindex: number } | undefined {
+  endpoint(id: string): Pick<Required<DataplaneEndpoint>, 'number' | 'mac' | 'hostIfindex' | 'tunnel'> | undefined {
     const number = this.#numbers.get(id);
     const held = number === undefined ? undefined : this.#endpoints.get({ number });
-    return held && { number: number!, ifindex: held.ifindex };
+    return held && { number: number!, mac: held.mac, hostIfindex: held.ifindex, tunnel: held.tunnel };
   }
 
   removeEndpoint(id: string): void {

@@ -3,12 +3,13 @@
  * STAGE_FROM_SANDBOX: what an endpoint may send. It stands at the ingress of the host-side veth, before bridge, FDB and stack
  * see the frame; the trampoline has put the attachment's number into cb[0]. An endpoint speaks only as itself: source MAC,
  * source address, ARP sender, ND target and link-layer options. Always legal: DHCP and ARP probes from 0.0.0.0, DAD and MLD
- * from ::, the EUI-64 link-local address.
+ * from ::, the EUI-64 link-local address. What it may send takes the shortcut where there is one.
  */
 #include <linux/udp.h>
 #include "address.h"
 #include "maps.h"
 #include "parse.h"
+#include "shortcut.h"
 
 #define ALLOWED (-1)
 #define ARPHRD_ETHER 1
@@ -207,10 +208,10 @@ SEC("tc") int from_sandbox(struct __sk_buff *skb)
 	if (!endpoint)
 		return VERDICT_DROP; /* detached before its entry goes, so nobody honest is here */
 	if (endpoint->flags & ENDPOINT_SPOOF)
-		return VERDICT_PASS;
+		return shortcut(skb, endpoint->tunnel);
 	int reason = check(skb, endpoint, attachment);
 	if (reason == ALLOWED)
-		return VERDICT_PASS;
+		return shortcut(skb, endpoint->tunnel);
 	struct drops *drops = bpf_map_lookup_elem(&endpoint_drops, &attachment);
 	if (drops && reason >= 0 && reason < DROP_REASONS)
 		drops->packets[reason]++;

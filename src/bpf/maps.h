@@ -16,6 +16,13 @@
 #ifndef ENDPOINTS_MAX
 #define ENDPOINTS_MAX 16384
 #endif
+#ifndef SEGMENTS_MAX
+#define SEGMENTS_MAX 4096
+#endif
+/* Endpoints of all hosts on networks that this one takes part in. */
+#ifndef STATIONS_MAX
+#define STATIONS_MAX 262144
+#endif
 #ifndef FRONTENDS_MAX
 #define FRONTENDS_MAX 65536
 #endif
@@ -43,6 +50,9 @@ CONFIG_MAP(resolvers, BPF_MAP_TYPE_HASH, __u32, struct resolver, SANDBOXES_MAX);
 CONFIG_MAP(endpoints, BPF_MAP_TYPE_HASH, __u32, struct endpoint, ENDPOINTS_MAX);
 CONFIG_MAP(allowed, BPF_MAP_TYPE_LPM_TRIE, struct allowed_key, __u32, ENDPOINTS_MAX);
 CONFIG_MAP(endpoint_drops, BPF_MAP_TYPE_PERCPU_HASH, __u32, struct drops, ENDPOINTS_MAX);
+
+CONFIG_MAP(segments, BPF_MAP_TYPE_HASH, __u32, struct segment, SEGMENTS_MAX);
+CONFIG_MAP(stations, BPF_MAP_TYPE_HASH, struct station_key, struct station, STATIONS_MAX);
 
 CONFIG_MAP(frontends, BPF_MAP_TYPE_HASH, struct frontend_key, struct frontend, FRONTENDS_MAX);
 CONFIG_MAP(sets, BPF_MAP_TYPE_HASH, __u32, struct set, SETS_MAX);

@@ -24,7 +24,8 @@ struct addr {
 enum stage {
 	STAGE_FROM_SANDBOX = 0, /* ingress of an endpoint's host-side veth */
 	STAGE_DNS = 1,		/* egress of a sandbox's own lo */
-	STAGES = 16,		/* room for policy, the packet balancer, the fast path, DNS answers */
+	STAGE_FROM_TUNNEL = 2,	/* ingress of a network's tunnel, after decapsulation */
+	STAGES = 16,		/* room for policy, the packet balancer, DNS answers */
 };
 
 /* Why a packet was dropped: index into struct drops. Append only. */
@@ -75,8 +76,35 @@ struct endpoint {
 	__u32 identity;
 	struct addr link_local; /* EUI-64, of the MAC */
 	struct addr addresses[ENDPOINT_ADDRESSES];
-	__u32 spare[4];
+	__u32 tunnel; /* ifindex of its network's; 0: the network has none */
+	__u32 spare[3];
 	__u8 id[32];
+};
+
+/* ---- shortcut: network -> station ---- */
+
+enum segment_flag {
+	SEGMENT_DIRECT = 1, /* frames may go past the bridge */
+};
+
+/* By ifindex of a network's tunnel. */
+struct segment {
+	__u32 number;
+	__u32 flags;
+	__u32 spare[2];
+	__u8 id[32];
+};
+
+struct station_key {
+	__u32 tunnel;
+	__u8 mac[6];
+	__u8 spare[2];
+};
+
+/* Where frames for a MAC leave: the endpoint's host-side veth, or the tunnel for one on another host. */
+struct station {
+	__u32 ifindex;
+	__u32 spare;
 };
 
 struct allowed_key {
@@ -191,6 +219,7 @@ struct layout {
 	enum drop_reason drop_reason;
 	enum algorithm algorithm;
 	enum endpoint_flag endpoint_flag;
+	enum segment_flag segment_flag;
 };
 
 #endif

@@ -47,6 +47,22 @@ export interface DataplaneEndpoint {
   readonly allow: readonly string[];
   /** `-o spoof=allow`: nothing is checked. */
   readonly spoof: boolean;
+  /** ifindex of its network's tunnel: the endpoint is a station of that segment, and its frames may take the shortcut. */
+  readonly tunnel?: number;
+}
+
+/**
+ * A network that spans hosts, as this host carries it. Frames between its stations go past the bridge and past every filter hook of the host,
+ * straight to an endpoint's veth or into the tunnel (`bpf_redirect`), unless `direct` is off.
+ */
+export interface DataplaneSegment {
+  /** Of the network. */
+  readonly id: string;
+  /** Attachment number, of the hook at the tunnel's ingress. */
+  readonly number: number;
+  /** ifindex. */
+  readonly tunnel: number;
+  readonly direct: boolean;
 }
 
 export interface DataplaneFrontend {
@@ -79,7 +95,7 @@ export interface SetCounters {
 /** A thing in the kernel that is not as it was ensured. */
 export interface Drift {
   readonly object: Repair['object'];
-  /** Of the sandbox or endpoint; else a name for people. */
+  /** Of the sandbox, endpoint or network; else a name for people. */
   readonly id: string;
   /** Of a backend or frontend: the set that it belongs to, where that is known. */
   readonly set?: number;
@@ -92,7 +108,7 @@ export interface Drift {
 
 /** A thing that was not as it should be and was put right. */
 export interface Repair {
-  readonly object: 'sandbox' | 'endpoint' | 'frontend' | 'backends' | 'hook' | 'program' | 'published';
+  readonly object: 'sandbox' | 'endpoint' | 'network' | 'frontend' | 'backends' | 'hook' | 'program' | 'published';
   readonly id: string;
   readonly what: string;
 }
@@ -107,6 +123,15 @@ export interface Dataplane {
   serveHost(on: boolean): void;
   ensureEndpoint(endpoint: DataplaneEndpoint): void;
   removeEndpoint(id: string): void;
+  ensureSegment(segment: DataplaneSegment): void;
+  /** With all its stations. */
+  removeSegment(id: string): void;
+  /** Exactly these MACs are behind the tunnel; stations of this host stay. */
+  syncStations(tunnel: number, macs: ReadonlySet<string>): void;
+  /** Some came behind the tunnel, some left. A MAC that this host has by now is not taken from it. */
+  changeStations(tunnel: number, changes: { readonly come: readonly string[]; readonly gone: readonly string[] }): void;
+  /** MACs behind the tunnel, read back. */
+  stations(tunnel: number): ReadonlySet<string>;
   /** Replaces the set's backends: new backends, slots, then the count; removals in reverse. New connections follow at once, open ones stay. */
   ensureBackends(set: number, backends: readonly DataplaneBackend[]): void;
   removeBackends(set: number): void;
@@ -115,10 +140,11 @@ export interface Dataplane {
   /** Everything programmed under our instance, read back from the kernel's maps. */
   frontends(): DataplaneFrontend[];
   backends(): ReadonlyMap<number, readonly DataplaneBackend[]>;
-  /** Removes sandboxes, endpoints, frontends and sets that are not in the keep lists. Call only after a full sync. */
+  /** Removes sandboxes, endpoints, segments, frontends and sets that are not in the keep lists. Call only after a full sync. */
   prune(keep: {
     readonly sandboxes: ReadonlySet<string>;
     readonly endpoints: ReadonlySet<string>;
+    readonly segments: ReadonlySet<string>;
     readonly frontends: readonly DataplaneFrontend[];
     readonly sets: ReadonlySet<number>;
   }): number;

@@ -33,7 +33,8 @@ export async function audit({ context, firewall, loops, peers, ipams, prune }: A
     logger.warn(repair, 'repaired');
     if (
       (repair.object === 'sandbox' && world.sandboxes.has(repair.id)) ||
-      (repair.object === 'endpoint' && world.endpoints.has(repair.id))
+      (repair.object === 'endpoint' && world.endpoints.has(repair.id)) ||
+      (repair.object === 'network' && world.networks.has(repair.id))
     ) {
       await tracker.repaired(repair.object, repair.id, [repair.what]);
     } else {
@@ -74,8 +75,9 @@ async function liveOwners({ world, desired, clock }: Context): Promise<Set<strin
   return new Set(lists.flat().map(({ id }) => id));
 }
 
-/** The table, and whoever else drops what we forward. */
-export async function auditFirewall({ world, tracker, logger }: Context, firewall: Firewall): Promise<void> {
+/** The table, and whoever else drops or sees what we forward. Returns the networks of which others see otherwise than before. */
+export async function auditFirewall({ world, tracker, logger }: Context, firewall: Firewall): Promise<string[]> {
+  const before = new Map(world.joined().map((id) => [id, firewall.watcherOf(id)]));
   const amiss = await firewall.sync();
   if (amiss.length > 0) logger.warn({ amiss }, 'repaired');
   const drops = firewall.foreignDrops();
@@ -90,6 +92,7 @@ export async function auditFirewall({ world, tracker, logger }: Context, firewal
     await tracker.repaired('network', id, amiss);
     if (ifname) await reportBlockers(tracker, id, drops(ifname));
   }
+  return [...before].flatMap(([id, watcher]) => (firewall.watcherOf(id) === watcher ? [] : [id]));
 }
 
 export async function reportBlockers(

@@ -196,16 +196,8 @@ export class Controllers {
     for (const id of world.containers.keys()) this.#loops.container.trigger(id);
     this.#synced = true;
     for (const id of [...world.services.keys(), ...world.replicated()]) this.#replicaLoop.trigger(id);
-    logger.info(
-      {
-        networks: world.networks.size,
-        sandboxes: world.sandboxes.size,
-        endpoints: world.endpoints.size,
-        services: world.services.size,
-        containers: world.containers.size,
-      },
-      'synced',
-    );
+    const kinds = ['network', 'sandbox', 'endpoint', 'service', 'container'] as const;
+    logger.info(Object.fromEntries(kinds.map((kind) => [`${kind}s`, world.all(kind).size])), 'synced');
     this.#scheduleAudit();
   }
 
@@ -412,8 +404,9 @@ export class Controllers {
     this.#firewallTimer ??= this.#context.clock.after(NOTICED_MS, () => {
       this.#firewallTimer = undefined;
       if (this.#stopped) return;
-      auditFirewall(this.#context, this.#firewall).catch((error) =>
-        this.#context.logger.error({ err: toSluiceError(error).message }, 'firewall audit failed'),
+      auditFirewall(this.#context, this.#firewall).then(
+        (seen) => seen.forEach((id) => void this.#loops.network.trigger(id)),
+        (error) => this.#context.logger.error({ err: toSluiceError(error).message }, 'firewall audit failed'),
       );
     });
   }

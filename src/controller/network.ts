@@ -13,6 +13,12 @@ import type { OffloadController } from './offload/offload.ts';
 import type { TunnelDetail } from './peer/peer.ts';
 import { reportNameless } from './service/nameless.ts';
 
+/** Options that, when false, leave all to the bridge. */
+const OFF = [
+  ['shortcut', '-o shortcut=false'],
+  ['icc', '-o icc=false: the bridge keeps its ports apart'],
+] as const;
+
 export class NetworkController {
   readonly #context: Context;
   readonly #firewall: Firewall;
@@ -84,13 +90,29 @@ export class NetworkController {
     if (wasReady) await tracker.repaired('network', network.id, changed);
     if (isGlobal) await this.#reportUnderlay(network, wasReady);
     const { ifname, ifindex, mtu, tunnel } = result;
-    await tracker.ready(network, { ifname, ifindex, mtu, tunnel, slot });
+    const shortcut = tunnel ? await this.#shortcut(network, tunnel.ifindex) : undefined;
+    await tracker.ready(network, { ifname, ifindex, mtu, tunnel, slot, shortcut });
     if (isGlobal && !sameTunnel(before, result)) this.#onTunnel(network.id);
   }
 
   /** A host has a global network's devices while it has an endpoint on it, and not before. */
   #takesPart(network: Network): boolean {
     return this.#context.world.takesPart(network.id);
+  }
+
+  /** Frames between its endpoints go past the bridge unless somebody may want to see them there. */
+  async #shortcut({ id, spec }: Network, tunnel: number): Promise<string> {
+    const { dataplane, desired } = this.#context;
+    const watcher = this.#firewall.watcherOf(id);
+    const off = OFF.find(([key]) => spec.options[key] === 'false');
+    dataplane.ensureSegment({
+      id,
+      number: await desired.numbers.allocate('attachment', id),
+      tunnel,
+      direct: !watcher && !off,
+    });
+    if (off) return `off: ${off[1]}`;
+    return watcher ? `off: chain ${watcher} sees bridged frames` : 'on';
   }
 
   /** Kept in the status: what is marked with it goes on over a restart. */
@@ -109,8 +131,9 @@ export class NetworkController {
   }
 
   async #stayOut(network: Network, driver: NetworkDriver): Promise<void> {
-    const { tracker, kernel } = this.#context;
+    const { tracker, kernel, dataplane } = this.#context;
     const { ifindex, slot } = tracker.detail<TunnelDetail>('network', network.id);
+    dataplane.removeSegment(network.id);
     if (ifindex !== undefined) {
       await driver.deleteNetwork(network.id);
       await this.#firewall.remove(network.id);
@@ -158,9 +181,10 @@ export class NetworkController {
   }
 
   async #remove(network: Network): Promise<void> {
-    const { world, drivers, desired, tracker, kernel } = this.#context;
+    const { world, drivers, desired, tracker, kernel, dataplane } = this.#context;
     // Its endpoints go first; the last one's end triggers this again.
     if (world.endpointsOfNetwork(network.id).length > 0) return;
+    dataplane.removeSegment(network.id);
     await drivers.get(network.spec.driver).deleteNetwork(network.id);
     await this.#firewall.remove(network.id);
     if (network.spec.scope === 'global') {
@@ -168,6 +192,7 @@ export class NetworkController {
       if (slot !== undefined) removePath(kernel.host.netlink, slot);
       await this.#guard();
       this.#onTunnel(network.id);
+      await desired.numbers.release('attachment', network.id);
     }
     fault('network.removed');
     await desired.networks.forget(network);

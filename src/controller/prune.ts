@@ -46,6 +46,7 @@ export async function prune(
   const count = dataplane.prune({
     sandboxes: new Set(world.sandboxes.keys()),
     endpoints: new Set(world.endpoints.keys()),
+    segments: new Set(world.networks.keys()),
     frontends,
     sets,
   });

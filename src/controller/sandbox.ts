@@ -47,10 +47,11 @@ export class SandboxController {
     this.#views = views;
   }
 
-  /** What a crash left of numbers of sandboxes and endpoints that are gone. Before anything is reconciled. */
+  /** What a crash left of numbers of sandboxes, endpoints and networks that are gone. Before anything is reconciled. */
   async load(): Promise<void> {
     const { world, desired } = this.#context;
-    await desired.numbers.collect('attachment', (id) => world.endpoints.has(id) || world.sandboxes.has(id));
+    const { sandboxes, endpoints, networks } = world;
+    await desired.numbers.collect('attachment', (id) => [sandboxes, endpoints, networks].some((all) => all.has(id)));
   }
 
   async reconcile(id: string): Promise<void> {

@@ -36,6 +36,7 @@ function fakeHarness(wrap: (fake: FakeDataplane) => Dataplane = (fake) => fake):
     dataplane: wrap(fake),
     sandboxes: [sandbox(1), sandbox(2)],
     endpoints: [endpoint(1), endpoint(2)],
+    tunnel: 77,
     host,
     async connect(from, address, port, protocol, n = 1) {
       return Array.from({ length: n }, (): Outcome => {
@@ -76,9 +77,11 @@ describe('eBPF', () => {
   let bed: Bed;
   let sandboxes: readonly [BedSandbox, BedSandbox];
   let instances = 0;
+  let tunnel: number;
 
   beforeAll(() => {
     bed = new Bed();
+    tunnel = bed.kernel.host.netlink.ensureBridge('tunnel', { mac: '02:42:00:00:00:02', mtu: 1450, alias: '' }).ifindex;
     sandboxes = [bed.sandbox(11, 1), bed.sandbox(12, 2)];
     // Backends that nobody is: what is sent to them is lost, and no resolution fails in the middle of a test.
     for (const { namespace } of sandboxes) {
@@ -113,6 +116,7 @@ def reach(kind, address, port):
       dataplane: await bed.start({ instance }),
       sandboxes,
       endpoints: [sandboxes[0].endpoint, sandboxes[1].endpoint],
+      tunnel,
       host: { id: idOf(90), number: 90, view: 90, namespace: bed.kernel.host, dnsPort: 0 },
       async connect({ namespace }, address, port, protocol, n = 1) {
         const found = await bed.python<(readonly [string, number] | 'ECONNREFUSED')[]>(
@@ -225,6 +229,16 @@ describe('the suite tells a broken implementation', () => {
           ),
       }),
       /keeps the port/,
+    ],
+    [
+      'what left the tunnel stays behind it',
+      (fake) => ({ changeStations: (tunnel, { come }) => fake.changeStations(tunnel, { come, gone: [] }) }),
+      /behind a tunnel/,
+    ],
+    [
+      'a MAC of this host`s is taken from it',
+      (fake) => ({ ensureEndpoint: (endpoint) => fake.ensureEndpoint({ ...endpoint, tunnel: undefined }) }),
+      /not taken/,
     ],
     ['the host is always served', (fake) => ({ serveHost: () => fake.serveHost(true) }), /host is served/],
     ['a removed sandbox is still served', () => ({ removeSandbox: () => undefined }), /belong to a view/],

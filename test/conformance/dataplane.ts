@@ -6,6 +6,7 @@ import {
   type DataplaneEndpoint,
   type DataplaneFrontend,
   type DataplaneSandbox,
+  type DataplaneSegment,
   type FrontendProtocol,
   HOST_VIEW,
 } from '../../src/contracts/dataplane.ts';
@@ -24,6 +25,8 @@ export interface DataplaneHarness {
   /** In views 1 and 2. Backends need not exist: nobody answers. */
   readonly sandboxes: readonly [DataplaneSandbox, DataplaneSandbox];
   readonly endpoints: readonly [DataplaneEndpoint, DataplaneEndpoint];
+  /** ifindex on the host, to play a network's tunnel. */
+  readonly tunnel: number;
   /** The host itself, to be connected from as from a sandbox. */
   readonly host: DataplaneSandbox;
   /** `n` new sockets of the sandbox, one after the other. */
@@ -67,11 +70,20 @@ const backend = (family: Family, number: number, port = 8080): DataplaneBackend 
 const at = ({ address, port }: DataplaneBackend): Outcome => ({ address, port });
 const sorted = (backends: readonly DataplaneBackend[] | undefined): DataplaneBackend[] =>
   [...(backends ?? [])].sort((a, b) => a.number - b.number);
+/** A network that spans hosts, and MACs of others. */
+const SEGMENT: Omit<DataplaneSegment, 'tunnel'> = { id: 'ab'.repeat(32), number: 4711, direct: true };
+const FAR = ['02:42:0a:32:00:01', '02:42:0a:32:00:02', '02:42:0a:32:00:03'] as const;
 const distinct = (outcomes: readonly Outcome[]): Set<string> =>
   new Set(outcomes.map((outcome) => JSON.stringify(outcome)));
 const same = (outcomes: readonly Outcome[], ...wanted: readonly Outcome[]): void =>
   expect(distinct(outcomes)).toEqual(distinct(wanted));
-const NONE = { sandboxes: new Set<string>(), endpoints: new Set<string>(), frontends: [], sets: new Set<number>() };
+const NONE = {
+  sandboxes: new Set<string>(),
+  endpoints: new Set<string>(),
+  segments: new Set<string>(),
+  frontends: [],
+  sets: new Set<number>(),
+};
 
 function perFamily(name: string, run: (harness: DataplaneHarness, family: Family) => Promise<void>): DataplaneCase[] {
   return Object.entries(FAMILIES).map(([label, family]) => ({
@@ -295,6 +307,51 @@ export const dataplaneCases: readonly DataplaneCase[] = [
     },
   },
   {
+    name: 'stations behind a tunnel follow what is told of them, and outlive the daemon',
+    async run(h) {
+      const { tunnel } = h;
+      const stations = (): string[] => [...h.dataplane.stations(tunnel)].sort();
+      h.dataplane.ensureSegment({ ...SEGMENT, tunnel });
+      expect(stations()).toEqual([]);
+      h.dataplane.syncStations(tunnel, new Set([FAR[0], FAR[1]]));
+      expect(stations()).toEqual([FAR[0], FAR[1]]);
+      h.dataplane.syncStations(tunnel, new Set([FAR[1], FAR[2]]));
+      expect(stations()).toEqual([FAR[1], FAR[2]]);
+      h.dataplane.changeStations(tunnel, { come: [FAR[0], FAR[0]], gone: [FAR[1], FAR[1]] });
+      expect(stations()).toEqual([FAR[0], FAR[2]]);
+      h.dataplane.ensureSegment({ ...SEGMENT, tunnel, direct: false });
+      expect(stations()).toEqual([FAR[0], FAR[2]]);
+      await h.restart();
+      expect(stations()).toEqual([FAR[0], FAR[2]]);
+      expect(h.dataplane.highest().attachment).toBe(SEGMENT.number);
+      expect(h.dataplane.stations(tunnel + 1)).toEqual(new Set());
+      h.dataplane.removeSegment(SEGMENT.id);
+      h.dataplane.removeSegment(SEGMENT.id);
+      expect(stations()).toEqual([]);
+    },
+  },
+  {
+    name: 'a MAC that this host has is not taken to be behind the tunnel, before or after',
+    async run(h) {
+      const { tunnel } = h;
+      const [endpoint] = h.endpoints;
+      h.dataplane.ensureSegment({ ...SEGMENT, tunnel });
+      h.dataplane.syncStations(tunnel, new Set([endpoint.mac, FAR[0]]));
+      h.dataplane.ensureEndpoint({ ...endpoint, tunnel });
+      expect(h.dataplane.stations(tunnel)).toEqual(new Set([FAR[0]]));
+      h.dataplane.syncStations(tunnel, new Set([endpoint.mac, FAR[0]]));
+      h.dataplane.changeStations(tunnel, { come: [endpoint.mac], gone: [] });
+      expect(h.dataplane.stations(tunnel)).toEqual(new Set([FAR[0]]));
+      h.dataplane.removeEndpoint(endpoint.id);
+      h.dataplane.changeStations(tunnel, { come: [endpoint.mac], gone: [] });
+      expect(h.dataplane.stations(tunnel)).toEqual(new Set([FAR[0], endpoint.mac]));
+      expect(h.dataplane.audit()).toEqual([]);
+      expect(h.dataplane.prune({ ...NONE, segments: new Set([SEGMENT.id]) })).toBe(0);
+      expect(h.dataplane.prune(NONE)).toBe(1);
+      expect(h.dataplane.stations(tunnel)).toEqual(new Set());
+    },
+  },
+  {
     name: 'prune keeps what it is told to and removes the rest',
     async run(h) {
       const family = FAMILIES.ipv4!;
@@ -306,6 +363,7 @@ export const dataplaneCases: readonly DataplaneCase[] = [
       const keep = {
         sandboxes: new Set([h.sandboxes[0].id]),
         endpoints: new Set([h.endpoints[1].id]),
+        segments: new Set<string>(),
         frontends: [kept],
         sets: new Set([1]),
       };

@@ -10,7 +10,7 @@ interface NetworkView {
     state: string;
     conditions: { type: string; active: boolean; message: string }[];
     error?: { code: string; message: string };
-    detail: { ifname?: string; mtu?: number; slot?: number };
+    detail: { ifname?: string; mtu?: number; slot?: number; shortcut?: string };
   };
 }
 
@@ -52,6 +52,55 @@ describe('an overlay on one host', () => {
     expect(await host.must('ip rule')).not.toContain('fwmark');
     expect((await inspect('mesh')).status.state).toBe('ready');
     await host.cli('network', 'rm', 'mesh');
+  });
+
+  test('what stays within it goes past the bridge, unless somebody wants to see it there', async () => {
+    await host.cli('network', 'create', '--driver', 'overlay', '--ipv6', 'short');
+    const a = await sandbox(host, 'a', '--network', 'short');
+    const b = await sandbox(host, 'b', '--network', 'short');
+    const shortcut = async (): Promise<string | undefined> => (await inspect('short')).status.detail.shortcut;
+    const reaches = async (): Promise<boolean[]> => [await a.ping(b.ipv4!), await a.ping(b.ipv6!)];
+    expect(await shortcut()).toBe('on');
+    expect(await reaches()).toEqual([true, true]);
+
+    const wall = 'chain forward { type filter hook forward priority 0; meta l4proto icmp drop; };';
+    await host.must(`nft 'table bridge wall { ${wall} };'`);
+    await eventually(async () => (await shortcut()) === 'off: chain bridge wall forward sees bridged frames');
+    expect(await reaches()).toEqual([false, true]);
+    await host.must('nft delete table bridge wall');
+    await eventually(async () => (await shortcut()) === 'on');
+    expect(await reaches()).toEqual([true, true]);
+
+    // Repaired by an audit, and counted.
+    const map = `${host.bpffs}/${host.instance}/v1/maps/segments`;
+    const key = (await host.must(`bpftool -j map dump pinned ${map}`))
+      .match(/"key":\["(.*?)"\]/)![1]!
+      .split('","')
+      .join(' ');
+    await host.must(`bpftool map delete pinned ${map} key ${key}`);
+    expect(await host.sluice(['diff', 'network', 'short'])).toMatchObject({
+      code: 1,
+      stdout: expect.stringContaining('its shortcut past the bridge'),
+    });
+    await eventually(async () => (await host.sluice(['diff', 'network', 'short'])).code === 0, 15_000);
+    expect((await inspect('short')).status.conditions.find(({ type }) => type === 'Repaired')?.message).toContain(
+      'shortcut',
+    );
+
+    await host.cli('sandbox', 'rm', 'a', 'b');
+    await host.cli('network', 'rm', 'short');
+    expect((await host.must(`bpftool -j map dump pinned ${map}`)).trim()).toBe('[]');
+    for (const [option, why] of [
+      ['shortcut=false', 'off: -o shortcut=false'],
+      ['icc=false', 'off: -o icc=false: the bridge keeps its ports apart'],
+    ] as const) {
+      await host.cli('network', 'create', '--driver', 'overlay', '-o', option, 'short');
+      const [c, d] = [await sandbox(host, 'c', '--network', 'short'), await sandbox(host, 'd', '--network', 'short')];
+      expect(await shortcut()).toBe(why);
+      expect(await c.ping(d.ipv4!)).toBe(option !== 'icc=false');
+      await host.cli('sandbox', 'rm', 'c', 'd');
+      await host.cli('network', 'rm', 'short');
+    }
   });
 
   test('two with one subnet are apart, and both reach the world', async () => {

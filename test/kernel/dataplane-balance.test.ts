@@ -258,6 +258,7 @@ test('when the map of peers is full, storage takes over; what dead namespaces le
   const keep = {
     sandboxes: new Set(bed.sandboxes.map(({ id }) => id)),
     endpoints: new Set(bed.sandboxes.map(({ endpoint }) => endpoint.id)),
+    segments: new Set<string>(),
     frontends: plane.frontends(),
     sets: new Set(plane.backends().keys()),
   };

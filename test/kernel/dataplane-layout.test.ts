@@ -46,6 +46,8 @@ test('every map`s key and value have the size that we encode', () => {
     sandboxes: [layout.COOKIE.size, layout.SANDBOX.size],
     resolvers: [layout.NUMBER.size, layout.RESOLVER.size],
     endpoints: [layout.NUMBER.size, layout.ENDPOINT.size],
+    segments: [layout.NUMBER.size, layout.SEGMENT.size],
+    stations: [layout.STATION_KEY.size, layout.STATION.size],
     allowed: [layout.ALLOWED_KEY.size, layout.NUMBER.size],
     endpoint_drops: [layout.NUMBER.size, layout.DROPS.size],
     frontends: [layout.FRONTEND_KEY.size, layout.FRONTEND.size],
@@ -72,6 +74,8 @@ test('every map`s key and value have the size that we encode', () => {
 test('numbers that both sides share', () => {
   expect(enumerator('STAGE_FROM_SANDBOX')).toBe(layout.STAGE.from_sandbox);
   expect(enumerator('STAGE_DNS')).toBe(layout.STAGE.dns);
+  expect(enumerator('STAGE_FROM_TUNNEL')).toBe(layout.STAGE.from_tunnel);
+  expect(enumerator('SEGMENT_DIRECT')).toBe(layout.SEGMENT_DIRECT);
   expect(enumerator('ENDPOINT_SPOOF')).toBe(layout.ENDPOINT_SPOOF);
   expect(enumerator('ENDPOINT_ALLOW')).toBe(layout.ENDPOINT_ALLOW);
   expect(enumerator('ALGORITHM_RANDOM')).toBe(layout.ALGORITHM_RANDOM);

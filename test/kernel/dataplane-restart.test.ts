@@ -14,13 +14,19 @@ import {
   mapUpdate,
   objectGet,
 } from '../../src/kernel/bpf/bpf.ts';
-import { Bed, type BedSandbox, objectDir, PYTHON } from './dataplane-bed.ts';
+import { Bed, type BedSandbox, idOf, objectDir, PYTHON } from './dataplane-bed.ts';
 import { SLOWNESS } from './kernel-bed.ts';
 
 const VIP = '10.96.0.10';
 const SET = 1;
 const PORT = 8080;
-const KEEP = { sandboxes: new Set<string>(), endpoints: new Set<string>(), frontends: [], sets: new Set<number>() };
+const KEEP = {
+  sandboxes: new Set<string>(),
+  endpoints: new Set<string>(),
+  segments: new Set<string>(),
+  frontends: [],
+  sets: new Set<number>(),
+};
 
 let bed: Bed;
 let plane: Dataplane;
@@ -32,6 +38,7 @@ const frontend = { view: 1, address: VIP, port: 80, protocol: 'tcp', set: SET } 
 const keep = () => ({
   sandboxes: new Set(bed.sandboxes.map(({ id }) => id)),
   endpoints: new Set(bed.sandboxes.map(({ endpoint }) => endpoint.id)),
+  segments: new Set<string>(),
   frontends: [frontend, { ...frontend, protocol: 'udp' as const }],
   sets: new Set([SET]),
 });
@@ -241,6 +248,13 @@ describe('kill -9', () => {
 });
 
 describe('an audit', () => {
+  const segment = { id: idOf(77), number: 77, direct: true };
+  beforeAll(() => {
+    const tunnel = bed.kernel.host.netlink.link('br0')!.ifindex;
+    plane.ensureSegment({ ...segment, tunnel });
+    plane.syncStations(tunnel, new Set(['02:42:0a:32:00:01']));
+  });
+  afterAll(() => plane.removeSegment(segment.id));
   afterEach(async () => {
     expect(plane.audit()).toEqual([]);
     expect(await connects()).toEqual(served);
@@ -273,6 +287,8 @@ describe('an audit', () => {
     sandboxes: 'sandbox',
     resolvers: 'sandbox',
     endpoints: 'endpoint',
+    segments: 'network',
+    stations: 'network',
     frontends: 'frontend',
     sets: 'backends',
     slots: 'backends',

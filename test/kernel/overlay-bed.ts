@@ -1,5 +1,9 @@
 /** Hosts of a lab with the overlay driver on each, its peers programmed as a script says: no daemon, no store. */
+import { join } from 'node:path';
 import { OverlayDriver } from '../../plugins/overlay/overlay.ts';
+import { createEbpfDataplane } from '../../src/balancer/ebpf.ts';
+import { createFakeDataplane } from '../../src/balancer/fake.ts';
+import type { Dataplane } from '../../src/contracts/dataplane.ts';
 import type { DriverEndpoint, DriverNetwork, Underlay } from '../../src/contracts/driver.ts';
 import type { Kernel, Namespace } from '../../src/contracts/kernel.ts';
 import { ensureInside } from '../../src/controller/endpoint/inside.ts';
@@ -7,6 +11,7 @@ import { Guard } from '../../src/controller/firewall/vxlan.ts';
 import type { Member } from '../../src/controller/peer/plan.ts';
 import { PeerTable } from '../../src/controller/peer/table.ts';
 import { createKernel } from '../../src/kernel/kernel.ts';
+import { projectRoot } from '../../src/lab/daemon.ts';
 import { createLab, type Lab, type LabHost } from '../../src/lab/lab.ts';
 import { type Background, type RunResult, runAt, startAt } from '../../src/lab/place.ts';
 import { deriveMac } from '../../src/model/id.ts';
@@ -47,18 +52,33 @@ export class OverlayHost {
   readonly driver: OverlayDriver;
   readonly underlay: Underlay;
   readonly guard: Guard;
+  readonly dataplane: Dataplane;
   readonly #nft: ReturnType<Kernel['nft']>;
   readonly #tables = new Map<string, PeerTable>();
   readonly #boxes: Namespace[] = [];
   readonly #background: Background[] = [];
 
-  constructor(lab: LabHost, address: string, mtu: number) {
+  /** Without a guard all goes by the bridge, and everything may be sent. */
+  constructor(lab: LabHost, { address, mtu, guarded }: { address: string; mtu: number; guarded: boolean }) {
     this.lab = lab;
     this.kernel = createKernel({ host: lab.netnsPath });
     this.underlay = { address, port: PORT, ifname: 'eth0', mtu };
     this.driver = new OverlayDriver({ instance: lab.instance, kernel: this.kernel, underlay: () => this.underlay });
+    const { kernel } = this;
+    const { instance, bpffs, cgroupRoot } = lab;
+    const objectDir = join(projectRoot(), 'dist/bpf');
+    this.dataplane = guarded
+      ? createEbpfDataplane({ kernel, instance, bpffs, cgroupRoot, objectDir })
+      : createFakeDataplane();
     this.#nft = this.kernel.nft();
     this.guard = new Guard(this.#nft, lab.instance);
+  }
+
+  /** Frames of the network may go past the bridge, or not. */
+  direct(net: DriverNetwork, direct: boolean): number {
+    const tunnel = this.kernel.host.netlink.link(`sx${net.id.slice(0, 12)}`)!.ifindex;
+    this.dataplane.ensureSegment({ id: net.id, number: 1_000_000 + net.vni!, tunnel, direct });
+    return tunnel;
   }
 
   /** A sandbox with an endpoint of the network; `last` is the host part of its addresses. */
@@ -71,6 +91,16 @@ export class OverlayHost {
     const namespace = this.kernel.namespaces.ensure(path);
     this.#boxes.push(namespace);
     const { link } = await this.driver.createEndpoint(net, endpoint, path);
+    this.dataplane.ensureEndpoint({
+      id,
+      number: endpoints,
+      hostIfindex: link!.hostIfindex!,
+      mac: endpoint.mac,
+      addresses: [ip, ip6],
+      allow: [],
+      spoof: false,
+      tunnel: this.direct(net, true),
+    });
     const joined = await this.driver.join(net, endpoint);
     const inner = namespace.netlink.link(link!.ifindex)!;
     namespace.setSysctl('net.ipv6.conf.default.accept_dad', '0');
@@ -99,6 +129,7 @@ export class OverlayHost {
 
   async remove({ network: net, endpoint, namespace }: Box): Promise<void> {
     await this.driver.deleteEndpoint(net.id, endpoint.id);
+    this.dataplane.removeEndpoint(endpoint.id);
     this.kernel.namespaces.remove(namespace.path);
   }
 
@@ -107,7 +138,11 @@ export class OverlayHost {
     if (known) return known;
     const bridge = this.kernel.host.netlink.link(`sl${net.id.slice(0, 12)}`)!.ifindex;
     const tunnel = this.kernel.host.netlink.link(`sx${net.id.slice(0, 12)}`)!.ifindex;
-    const table = new PeerTable({ bridge, tunnel }, this.kernel.host.netlink, async () => undefined);
+    const table = new PeerTable(
+      { bridge, tunnel },
+      { netlink: this.kernel.host.netlink, dataplane: this.dataplane },
+      async () => undefined,
+    );
     this.#tables.set(net.id, table);
     return table;
   }
@@ -119,6 +154,7 @@ export class OverlayHost {
       each[Symbol.dispose]();
     }
     this.#nft[Symbol.dispose]();
+    this.dataplane.off();
     this.kernel[Symbol.dispose]();
   }
 }
@@ -133,14 +169,17 @@ export class OverlayBed {
     this.hosts = hosts;
   }
 
-  static async open(name: string, count: number, family: 4 | 6 = 4, mtu = 1500): Promise<OverlayBed> {
+  static async open(
+    name: string,
+    count: number,
+    { family = 4, mtu = 1500, guarded = false }: { family?: 4 | 6; mtu?: number; guarded?: boolean } = {},
+  ): Promise<OverlayBed> {
     const names = Array.from({ length: count }, (_, n) => `h${n}`);
     const lab = await createLab({ name, hosts: names, mtu });
     const address = ({ address, address6 }: LabHost) => (family === 4 ? address : address6);
-    return new OverlayBed(
-      lab,
-      lab.hosts.map((host) => new OverlayHost(host, address(host), mtu)),
-    );
+    const hosts = lab.hosts.map((host) => new OverlayHost(host, { address: address(host), mtu, guarded }));
+    for (const { dataplane } of hosts) await dataplane.start();
+    return new OverlayBed(lab, hosts);
   }
 
   /** What a host is told of a box on `at`. */

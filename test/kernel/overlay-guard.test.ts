@@ -37,7 +37,7 @@ while True: print(s.recv(2000).decode())`,
 
 describe.each([4, 6] as const)('VXLAN that somebody injects, over IPv%s', (family) => {
   test('reaches a sandbox without the guard, and nothing with it; registered hosts go on', async () => {
-    bed = await OverlayBed.open(`ovlinj${family}`, 3, family);
+    bed = await OverlayBed.open(`ovlinj${family}`, 3, { family });
     const [a, b, stranger] = bed.hosts as [OverlayHost, OverlayHost, OverlayHost];
     const net = network(1);
     const [one, two] = [await a.box(net, 10), await b.box(net, 11)];

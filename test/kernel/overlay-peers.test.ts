@@ -21,7 +21,7 @@ while True: print(s.recv(2000).decode())`,
 ];
 
 async function three(family: 4 | 6, name: string): Promise<Map<Box, OverlayHost>> {
-  bed = await OverlayBed.open(name, 3, family);
+  bed = await OverlayBed.open(name, 3, { family });
   const net = network(1);
   const boxes = new Map<Box, OverlayHost>();
   for (const [n, host] of bed.hosts.entries()) boxes.set(await host.box(net, 10 + n), host);

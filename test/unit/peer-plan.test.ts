@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { createFakeDataplane } from '../../src/balancer/fake.ts';
 import {
   describeChanges,
   differencesOf,
@@ -115,20 +116,22 @@ describe('plan of peers', () => {
 });
 
 describe('table of peers', () => {
-  function setUp() {
+  async function setUp() {
     const { netlink } = createFakeKernel().host;
+    const dataplane = createFakeDataplane();
+    await dataplane.start();
     const bridge = netlink.ensureBridge('sl0', { mac: '02:42:0a:32:00:01', mtu: 1450, alias: '' }).ifindex;
     const vxlan = { vni: 7, port: 4789, local: '192.0.2.100', mtu: 1450, mac: '02:43:00:00:00:07', alias: '' };
     const tunnel = netlink.ensureVxlan('sx0', vxlan).ifindex;
     netlink.setLink(tunnel, { master: bridge, port: { learning: false, neighSuppress: true }, up: true });
-    const table = new PeerTable({ bridge, tunnel }, netlink, async () => undefined);
+    const table = new PeerTable({ bridge, tunnel }, { netlink, dataplane }, async () => undefined);
     const actual = () => readPeers(netlink.fdb(tunnel), netlink.neighbours(bridge));
-    return { netlink, bridge, tunnel, table, actual };
+    return { netlink, dataplane, bridge, tunnel, table, actual };
   }
   const none = new Set<string>();
 
   test('a sync brings the kernel to exactly the members, and repairs what was changed since', async () => {
-    const { netlink, bridge, tunnel, table, actual } = setUp();
+    const { netlink, bridge, tunnel, table, actual } = await setUp();
     netlink.ensureFdb([{ link: tunnel, mac: mac(99), dst: A, table: 'self' }]);
     const members = [member(2), member(3, A), member(4, B)];
     await table.sync(members, none);
@@ -141,7 +144,7 @@ describe('table of peers', () => {
   });
 
   test('following any order of news ends where a sync would', async () => {
-    const { table, actual } = setUp();
+    const { table, actual } = await setUp();
     let seed = 7;
     const random = (n: number) => {
       seed = (seed * 1_103_515_245 + 12_345) & 0x7fffffff;
@@ -169,7 +172,7 @@ describe('table of peers', () => {
 
   test('an address that moves is where it came to, whether the old or the new place is heard of first', async () => {
     for (const order of ['gone first', 'come first', 'together'] as const) {
-      const { table, actual } = setUp();
+      const { table, actual } = await setUp();
       await table.sync([member(3, A, 'old'), member(4, B)], none);
       const come = new Map([['new', member(3, B, 'new')]]);
       const gone = new Map([['old', null]]);
@@ -180,7 +183,7 @@ describe('table of peers', () => {
   });
 
   test('an address that comes to this host is behind the tunnel no longer', async () => {
-    const { table, actual } = setUp();
+    const { table, actual } = await setUp();
     await table.sync([member(3, A, 'old')], none);
     await table.follow(new Map([['new', member(3, undefined, 'new')]]));
     await table.follow(new Map([['old', null]]));
@@ -188,7 +191,7 @@ describe('table of peers', () => {
   });
 
   test('who had an address before, put back late and removed again, takes nothing along', async () => {
-    const { table, actual } = setUp();
+    const { table, actual } = await setUp();
     const now = member(3, A, 'now', 9);
     await table.sync([now], none);
     await table.follow(new Map([['before', member(3, B, 'before', 5)]]));

@@ -77,7 +77,13 @@ test('after a restart it goes on, and what nobody wants goes when that is known'
   expect([1, 2].map(reach)).toEqual(['10.0.0.2', '10.0.0.3']);
   await ports.ensure('a', [port(1, '::1', '10.0.0.2')]);
   const { frontends, sets } = ports.wanted();
-  dataplane.prune({ sandboxes: new Set(), endpoints: new Set(), frontends, sets: new Set(sets) });
+  dataplane.prune({
+    sandboxes: new Set(),
+    endpoints: new Set(),
+    segments: new Set<string>(),
+    frontends,
+    sets: new Set(sets),
+  });
   await ports.collect();
   expect([1, 2].map(reach)).toEqual(['10.0.0.2', 'untouched']);
   expect(await numbers()).toBe(2);

@@ -37,7 +37,7 @@ sluice run -d --name web --network net busybox \
   sh -c 'echo page >/page; (i=0; while i=$((i + 1)); do echo "line $i"; sleep 1; done) & exec httpd -f -h /' >/dev/null
 sluice run -d --name client --network net busybox sleep 100000 >/dev/null
 sluice run -d --name short --network net busybox sh -c "$ends 7" >/dev/null
-sluice run -d --name again --network net --restart always busybox sh -c "$ends 8" >/dev/null
+sluice run -d --name again --network net --restart always busybox sh -c "rm -f /end; $ends 8" >/dev/null
 web=$(pid_of web) client=$(pid_of client)
 address=$(sluice exec web sh -c "ip -4 -o address show dev eth0" | sed 's/.* inet \([0-9.]*\).*/\1/')
 expect 'it answers by its name' page answer

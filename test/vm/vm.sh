@@ -52,6 +52,8 @@ fi
     echo 'mkdir -p /run/systemd/system /run/systemd/system.conf.d; cp /run/job/command.service /run/systemd/system'
     echo 'printf "[Manager]\nDefaultEnvironment=NODE_OPTIONS=%s TMPDIR=%s HOME=/root\n" "$NODE_OPTIONS" "$TMPDIR" >/run/systemd/system.conf.d/vm.conf'
     echo '[ -s /etc/machine-id ] || tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id'
+    # This folder may lie below /tmp, which systemd would cover or empty.
+    echo 'for unit in tmp.mount systemd-tmpfiles-setup.service; do ln -s /dev/null /run/systemd/system/$unit; done'
     echo 'exec /lib/systemd/systemd --system --unit=command.service --show-status=false'
   else
     echo '. /run/job/command'

@@ -5,16 +5,16 @@ import { address, array, hex, mac, port, struct, u8, u32, u64, zeros } from './s
  * Raise it when a configuration map changes in size or in meaning: pinned maps of another layout are left to the programs
  * that know them, until new ones are filled.
  */
-export const LAYOUT = 1;
+export const LAYOUT = 2;
 
 /** Objects by file name; the first makes the maps. */
-export const OBJECTS = ['balancer_socket.o', 'guard.o', 'dns.o'] as const;
+export const OBJECTS = ['balancer_socket.o', 'guard.o', 'tunnel.o', 'dns.o'] as const;
 
 /** Maps of sockets and connections: their layout only grows into spare bytes, and they live on from version to version. */
 export const FLOW_MAPS: ReadonlySet<string> = new Set(['peers', 'peers_overflow', 'datagrams']);
 
 /** enum stage */
-export const STAGE = { from_sandbox: 0, dns: 1 } as const;
+export const STAGE = { from_sandbox: 0, dns: 1, from_tunnel: 2 } as const;
 export type Stage = keyof typeof STAGE;
 
 /** enum drop_reason, by index; as counters show them. */
@@ -26,6 +26,9 @@ export const ENDPOINT_SPOOF = 1;
 export const ENDPOINT_ALLOW = 2;
 /** ENDPOINT_ADDRESSES: more go to the LPM map. */
 export const ENDPOINT_ADDRESSES = 4;
+
+/** enum segment_flag */
+export const SEGMENT_DIRECT = 1;
 
 /** enum verdict: to the next program on the hook. */
 export const VERDICT_PASS = -1;
@@ -49,9 +52,13 @@ export const ENDPOINT = struct('endpoint', {
   identity: u32,
   link_local: address,
   addresses: array(address, ENDPOINT_ADDRESSES),
-  spare: zeros(16),
+  tunnel: u32,
+  spare: zeros(12),
   id: hex(32),
 });
+export const SEGMENT = struct('segment', { number: u32, flags: u32, spare: zeros(8), id: hex(32) });
+export const STATION_KEY = struct('station_key', { tunnel: u32, mac, spare: zeros(2) });
+export const STATION = struct('station', { ifindex: u32, spare: zeros(4) });
 export const ALLOWED_KEY = struct('allowed_key', { prefixlen: u32, attachment: u32, addr: address });
 export const DROPS = struct('drops', { packets: array(u64, DROP_SLOTS) });
 export const FRONTEND_KEY = struct('frontend_key', { addr: address, view: u32, port, protocol: u8, spare: zeros(1) });
@@ -93,7 +100,7 @@ export const DATAGRAMS = struct('datagrams', {
 });
 export const LAYOUT_VALUE = struct('layout', {
   version: u32,
-  spare: zeros(20),
+  spare: zeros(24),
 });
 
 /** All that the test compares with BTF. */
@@ -101,6 +108,9 @@ export const STRUCTS = [
   SANDBOX,
   RESOLVER,
   ENDPOINT,
+  SEGMENT,
+  STATION_KEY,
+  STATION,
   ALLOWED_KEY,
   DROPS,
   FRONTEND_KEY,

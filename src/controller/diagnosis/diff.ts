@@ -147,7 +147,7 @@ export class Differ {
         if (!driver) return null;
         const place = await compareNetwork(this.#parts, network, driver, rehearsal);
         const { differences } = place ? await peers.inspect(network.id) : { differences: [] };
-        return [...rehearsal.differences, ...differences.map((one) => peerDifference(one, place!))];
+        return [...rehearsal.differences, ...differences.map((one) => peerDifference(one, place!)), ...own('network')];
       }
       case 'endpoint': {
         const endpoint = world.endpoints.get(object.id)!;

@@ -120,7 +120,7 @@ export class EndpointController {
 
   async #guard(endpoint: Endpoint, network: Network, hostIfindex: number | undefined): Promise<void> {
     if (hostIfindex === undefined) return;
-    const { dataplane, desired } = this.#context;
+    const { dataplane, desired, tracker } = this.#context;
     dataplane.ensureEndpoint({
       id: endpoint.id,
       number: await desired.numbers.allocate('attachment', endpoint.id),
@@ -129,6 +129,7 @@ export class EndpointController {
       addresses: endpoint.spec.addresses.map((address) => address.split('/')[0]!),
       allow: endpoint.spec.allow,
       spoof: network.spec.options.spoof === 'allow',
+      tunnel: tracker.detail<TunnelDetail>('network', network.id).tunnel?.ifindex,
     });
   }
 

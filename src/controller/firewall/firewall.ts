@@ -15,7 +15,7 @@ import { tableDifferences } from '../../model/nft/difference.ts';
 import { digestTable } from '../../model/nft/digest.ts';
 import type { Context } from '../context.ts';
 import { syncDockerUser } from './docker.ts';
-import { asksForState, type Blocker, findBlockers } from './forward.ts';
+import { asksForState, type Blocker, findBlockers, seesFrames } from './forward.ts';
 import { ADMIN_RULESET, ADMIN_TABLE, type PolicyNetwork, renderPolicy } from './policy.ts';
 import { Guard, type VxlanGuard } from './vxlan.ts';
 
@@ -27,6 +27,8 @@ interface Written {
 const RT_TABLE_MAIN = 254;
 const RTN_UNICAST = 1;
 
+/** Ports of our bridges: veths and tunnels (src/kernel/port, plugins/overlay). */
+const isPort = (name: string): boolean => /^s[vx][0-9a-f]{12}$/.test(name);
 const isOurs = (table: string): boolean => table.startsWith('sluice-');
 
 export class Firewall {
@@ -35,6 +37,8 @@ export class Firewall {
   readonly #networks = new Map<string, PolicyNetwork>();
   readonly #file: string;
   readonly #guard: Guard;
+  /** By network that spans hosts: the chain of somebody else's that sees what stays within it. */
+  readonly #watchers = new Map<string, string>();
   #vxlan: Omit<VxlanGuard, 'bridges'> | null = null;
   /** Nothing is written before every network known at start has reported: a half table would cut the others off. */
   #open = false;
@@ -132,16 +136,33 @@ export class Firewall {
     ];
   }
 
-  /** The networks; of those that span hosts whether somebody else's rules want what stays within them tracked. */
+  /** Somebody else's chain that may drop, change or log what stays within a network that spans hosts; as of the last `sync`. */
+  watcherOf(networkId: string): string | undefined {
+    return this.#watchers.get(networkId);
+  }
+
+  /** The networks; of those that span hosts whether somebody else's rules want what stays within them tracked, or see it at all. */
   #tracked(): PolicyNetwork[] {
-    const networks = [...this.#networks.values()];
-    if (networks.every(({ slot }) => slot === undefined)) return networks;
+    const networks = [...this.#networks];
+    this.#watchers.clear();
+    if (networks.every(([, { slot }]) => slot === undefined)) return networks.map(([, network]) => network);
     const ruleset = this.#nft.list('ruleset') ?? [];
-    return networks.map((network) =>
-      network.slot !== undefined && network.ifname !== undefined
-        ? { ...network, tracked: asksForState(ruleset, network.ifname, isOurs) }
-        : network,
-    );
+    const bridged = this.#bridged();
+    return networks.map(([id, network]) => {
+      const { ifname, slot, subnets } = network;
+      if (slot === undefined || ifname === undefined) return network;
+      const path = { ifname, subnets: subnets.map(({ cidr }) => cidr), devices: isPort, bridged };
+      const watcher = seesFrames(ruleset, path, isOurs);
+      if (watcher) this.#watchers.set(id, watcher);
+      return { ...network, tracked: asksForState(ruleset, ifname, isOurs) };
+    });
+  }
+
+  /** Families whose hooks bridged frames are taken through on this host. */
+  #bridged(): ('ip' | 'ip6')[] {
+    const { host } = this.#context.kernel;
+    const has = (tool: string): boolean => host.getSysctl(`net.bridge.bridge-nf-call-${tool}`) === '1';
+    return [...(has('iptables') ? (['ip'] as const) : []), ...(has('ip6tables') ? (['ip6'] as const) : [])];
   }
 
   /** What `sync` would put right, by table. Changes nothing. */

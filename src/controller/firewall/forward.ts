@@ -3,6 +3,7 @@
  * on FORWARD), and `bridge-nf-call-iptables` takes even bridged traffic there. Pure: objects of `nft -j list ruleset` in,
  * the chains that drop it out.
  */
+import { bitsOf, familyOf, overlaps, parseCidr } from '../../model/ip.ts';
 import { ADMIN_TABLE } from './policy.ts';
 
 interface Chain {
@@ -12,6 +13,8 @@ interface Chain {
   readonly type?: string;
   readonly hook?: string;
   readonly policy?: string;
+  /** Of the netdev family: where it stands. */
+  readonly dev?: string | readonly string[];
 }
 interface Rule {
   readonly family: string;
@@ -34,13 +37,19 @@ type Verdict = 'accept' | 'drop' | 'continue' | 'return';
 /** Chains jumped through before a loop is suspected. */
 const DEPTH_MAX = 16;
 
-/** What is to get through: everything that comes in by an interface, or UDP to one port. */
-export interface Passage {
-  readonly hook: 'forward' | 'input';
-  readonly ifname: string;
-  /** Where it goes out, when that is known. */
+/** What is known of the packets that rules are judged for. */
+interface Packets {
+  readonly ifname?: string;
   readonly oifname?: string;
   readonly udpPort?: number;
+  /** CIDRs that both ends are in; neither is the host itself. */
+  readonly within?: readonly string[];
+}
+
+/** What is to get through: everything that comes in by an interface, or UDP to one port. */
+export interface Passage extends Packets {
+  readonly hook: 'forward' | 'input';
+  readonly ifname: string;
 }
 
 /**
@@ -112,6 +121,53 @@ export function asksForState(
   return asks;
 }
 
+/** What a rule may hold that leaves a frame as it is and lets it through. */
+const HARMLESS = ['match', 'counter', 'accept', 'return', 'jump', 'goto', 'comment'];
+const FRAME_HOOKS = ['prerouting', 'forward', 'postrouting'];
+
+/**
+ * Somebody else's chain that may drop, change or log what stays within a network's bridge, as `ip filter FORWARD`; null: nobody's does, and
+ * frames may go past all of them. `bridged`: the families whose hooks the host takes bridged frames through (`bridge-nf-call-iptables`).
+ * Chains of NAT see nothing of it, for it is not tracked. The administrator's own table counts.
+ */
+export function seesFrames(
+  ruleset: readonly Record<string, unknown>[],
+  { ifname, subnets, devices, bridged }: FramePath,
+  isOurs: (table: string) => boolean,
+): string | null {
+  const chains = ruleset.flatMap((object) => ('chain' in object ? [object.chain as Chain] : []));
+  const rules = ruleset.flatMap((object) => ('rule' in object ? [object.rule as Rule] : []));
+  for (const chain of chains) {
+    const { family, table, name, hook, type, policy, dev = [] } = chain;
+    if (!hook || type === 'nat' || (isOurs(table) && table !== ADMIN_TABLE)) continue;
+    const isDevice = family === 'netdev' && [dev].flat().some((each) => devices(each));
+    const isBridge = family === 'bridge' || bridged.some((each) => family === 'inet' || family === each);
+    if (!isDevice && !(isBridge && FRAME_HOOKS.includes(hook))) continue;
+    const inChain = (wanted: string): Rule[] =>
+      rules.filter((rule) => rule.family === family && rule.table === table && rule.chain === wanted);
+    let acts = false;
+    // In the families of bridges and devices an interface is a port.
+    const found = family === 'bridge' || isDevice ? { within: subnets } : { ifname, oifname: ifname, within: subnets };
+    const verdict = walk(inChain, name, found, 0, (expr) => {
+      acts ||= expr.some((part) => !isHarmless(part));
+    });
+    if (acts || (policy === 'drop' && verdict !== 'accept')) return `${family} ${table} ${name}`;
+  }
+  return null;
+}
+
+const isHarmless = (part: Record<string, unknown>): boolean =>
+  HARMLESS.some((word) => word in part) || (part.xt as { type?: string } | null | undefined)?.type === 'match';
+
+export interface FramePath {
+  /** Of the bridge. */
+  readonly ifname: string;
+  readonly subnets: readonly string[];
+  /** Whether an interface is a port of the bridge's. */
+  readonly devices: (name: string) => boolean;
+  readonly bridged: readonly ('ip' | 'ip6')[];
+}
+
 /** Whether an expression of nft's looks at conntrack, however deep inside. */
 function isOfState(expression: unknown): boolean {
   if (Array.isArray(expression)) return expression.some(isOfState);
@@ -123,7 +179,7 @@ function isOfState(expression: unknown): boolean {
 function walk(
   inChain: (name: string) => Rule[],
   name: string,
-  passage: Passage,
+  passage: Packets,
   depth: number,
   seen?: (expr: Rule['expr']) => void,
 ): Verdict {
@@ -153,7 +209,7 @@ function walk(
 /** `yes`: every packet of a new connection on the passage matches; `no`: none does; `maybe`: it depends on something else. */
 function judge(
   expr: readonly Record<string, unknown>[],
-  { ifname, oifname, udpPort }: Passage,
+  { ifname, oifname, udpPort, within }: Packets,
 ): 'yes' | 'no' | 'maybe' {
   let result: 'yes' | 'maybe' = 'yes';
   for (const statement of expr) {
@@ -171,6 +227,10 @@ function judge(
       if ((field.protocol !== 'tcp' && coversPort(right, udpPort)) !== isPositive) return 'no';
       continue;
     }
+    if (within && isElsewhere(left, right, within)) {
+      if (isPositive) return 'no';
+      continue;
+    }
     const name = key === 'iifname' ? ifname : key === 'oifname' ? oifname : undefined;
     if (name === undefined) {
       result = 'maybe';
@@ -184,6 +244,24 @@ function judge(
     if (hit !== isPositive) return 'no';
   }
   return result;
+}
+
+/** Whether a match is for addresses of which none is in these subnets, or for the host itself. */
+function isElsewhere(left: Record<string, unknown>, right: unknown, subnets: readonly string[]): boolean {
+  if ('fib' in left) return right === 'local';
+  const { field, protocol } = (left.payload ?? {}) as { field?: string; protocol?: string };
+  if (!/^[sd]addr$/.test(field ?? '') || !/^ip6?$/.test(protocol ?? '')) return false;
+  const values = typeof right === 'object' && right !== null && 'set' in right ? (right.set as unknown[]) : [right];
+  return values.every((value) => {
+    const { prefix } = (typeof value === 'object' && value !== null ? value : {}) as {
+      prefix?: { addr: string; len: number };
+    };
+    // Ranges and named sets are not looked into.
+    if (!prefix && (typeof value !== 'string' || value.startsWith('@'))) return false;
+    const address = prefix?.addr ?? (value as string);
+    const theirs = parseCidr(`${address}/${prefix?.len ?? bitsOf(familyOf(address))}`);
+    return !subnets.some((cidr) => overlaps(parseCidr(cidr), theirs));
+  });
 }
 
 /** A port, `{range: [a, b]}`, or `{set: […]}` of them; a named set cannot be looked into. */

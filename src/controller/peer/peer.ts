@@ -18,6 +18,8 @@ export interface TunnelDetail {
   readonly tunnel?: NetworkResult['tunnel'];
   /** Number of its way through this host (firewall/path.ts). */
   readonly slot?: number;
+  /** Whether frames between its endpoints go past the bridge (`on`), and else why they do not. */
+  readonly shortcut?: string;
 }
 
 export class PeerController {
@@ -80,13 +82,13 @@ export class PeerController {
 
   /** Undefined while the network has no tunnel on this host. */
   #tableOf(networkId: string): PeerTable | undefined {
-    const { tracker, kernel, clock } = this.#context;
+    const { tracker, kernel, dataplane, clock } = this.#context;
     const { ifindex, tunnel } = tracker.detail<TunnelDetail>('network', networkId);
     if (ifindex === undefined || !tunnel) return undefined;
     const known = this.#tables.get(networkId);
     if (known && known.place.bridge === ifindex && known.place.tunnel === tunnel.ifindex) return known;
     const place = { bridge: ifindex, tunnel: tunnel.ifindex };
-    const table = new PeerTable(place, kernel.host.netlink, () => clock.sleep(0));
+    const table = new PeerTable(place, { netlink: kernel.host.netlink, dataplane }, () => clock.sleep(0));
     this.#tables.set(networkId, table);
     return table;
   }

@@ -2,6 +2,7 @@
  * What was programmed for one network, and how it follows single endpoints: an endpoint that comes, goes or moves costs its own entries,
  * whatever the number of others. The kernel is dumped at the first look and at audits only.
  */
+import type { Dataplane } from '../../contracts/dataplane.ts';
 import type { Netlink } from '../../contracts/kernel.ts';
 import type { PeerDifference } from '../../model/answer.ts';
 import {
@@ -25,9 +26,13 @@ export interface Place {
   readonly tunnel: number;
 }
 
+/** Who is behind the tunnel, for the shortcut past the bridge: the same MACs as in its forwarding table. */
+type Stations = Pick<Dataplane, 'stations' | 'syncStations' | 'changeStations'>;
+
 export class PeerTable {
   readonly place: Place;
   readonly #netlink: Netlink;
+  readonly #dataplane: Stations;
   readonly #breathe: () => Promise<void>;
   readonly #members = new Map<string, Member>();
   /** Who has each MAC and address: of several the newest, as in `planPeers`. */
@@ -39,9 +44,14 @@ export class PeerTable {
   #synced = false;
 
   /** `breathe` lets others have their turn between two stretches. */
-  constructor(place: Place, netlink: Netlink, breathe: () => Promise<void>) {
+  constructor(
+    place: Place,
+    { netlink, dataplane }: { readonly netlink: Netlink; readonly dataplane: Stations },
+    breathe: () => Promise<void>,
+  ) {
     this.place = place;
     this.#netlink = netlink;
+    this.#dataplane = dataplane;
     this.#breathe = breathe;
   }
 
@@ -57,8 +67,12 @@ export class PeerTable {
   /** Brings the kernel to exactly these members; what was amiss, in words. */
   async sync(members: readonly Member[], keep: ReadonlySet<string>): Promise<string[]> {
     // Only we change these entries, and no news are followed meanwhile.
-    const changes = diffPeers(await this.#read(), planPeers(members), keep);
+    const wanted = planPeers(members);
+    const changes = diffPeers(await this.#read(), wanted, keep);
     await this.#apply(changes);
+    const { tunnel } = this.place;
+    const kept = [...this.#dataplane.stations(tunnel)].filter((mac) => keep.has(mac));
+    this.#dataplane.syncStations(tunnel, new Set([...wanted.remote.keys(), ...kept]));
     this.#members.clear();
     this.#holders.clear();
     this.#behind.clear();
@@ -146,6 +160,7 @@ export class PeerTable {
     const { bridge, tunnel: link } = this.place;
     const self = (mac: string, dst?: string) => ({ link, mac, dst, table: 'self' as const });
     const master = (mac: string) => ({ link, mac, table: 'master' as const });
+    this.#dataplane.changeStations(link, { come: [], gone: remote.remove });
     await this.#chunks(
       [
         ...remote.remove.map((mac) => self(mac)),
@@ -170,6 +185,11 @@ export class PeerTable {
     await this.#chunks(
       neighbours.set.map(([ip, mac]) => ({ link: bridge, ip, mac })),
       (entries) => this.#netlink.ensureNeighbours(entries),
+    );
+    // Last: until then the bridge serves them.
+    await this.#chunks(
+      remote.set.map(([mac]) => mac),
+      (come) => this.#dataplane.changeStations(link, { come, gone: [] }),
     );
   }
 

@@ -1,0 +1,139 @@
+/** Networks that span hosts, as the shortcut past their bridges knows them: which tunnel is whose, and where each MAC's frames leave. */
+import type { DataplaneEndpoint, DataplaneSegment, Drift, Repair } from '../contracts/dataplane.ts';
+import { checkId } from './input.ts';
+import { NUMBER, SEGMENT, SEGMENT_DIRECT, STATION, STATION_KEY } from './maps/layout.ts';
+import { Table } from './maps/table.ts';
+
+type Station = Pick<DataplaneEndpoint, 'mac' | 'hostIfindex' | 'tunnel'>;
+
+export class Segments {
+  readonly #segments: Table<{ number: number }, { number: number; flags: number; id: string }>;
+  readonly #stations: Table<{ tunnel: number; mac: string }, { ifindex: number }>;
+  /** Network → tunnel. */
+  readonly #tunnels = new Map<string, number>();
+  /** Tunnel → the MACs behind it. */
+  readonly #behind = new Map<number, Set<string>>();
+
+  constructor(fdOf: (map: string) => number) {
+    this.#segments = new Table('segments', fdOf('segments'), NUMBER, SEGMENT);
+    this.#stations = new Table('stations', fdOf('stations'), STATION_KEY, STATION);
+    for (const [{ number: tunnel }, { id }] of this.#segments.entries()) this.#tunnels.set(id, tunnel);
+    for (const [{ tunnel, mac }, { ifindex }] of this.#stations.entries())
+      if (ifindex === tunnel) this.#behindOf(tunnel).add(mac);
+  }
+
+  ensure({ id, number, tunnel, direct }: DataplaneSegment): void {
+    checkId('network', id);
+    const before = this.#tunnels.get(id);
+    if (before !== undefined && before !== tunnel) this.remove(id);
+    this.#segments.put({ number: tunnel }, { number, flags: direct ? SEGMENT_DIRECT : 0, id });
+    this.#tunnels.set(id, tunnel);
+  }
+
+  get(id: string): { readonly number: number; readonly tunnel: number } | undefined {
+    const tunnel = this.#tunnels.get(id);
+    const held = tunnel === undefined ? undefined : this.#segments.get({ number: tunnel });
+    return held && { number: held.number, tunnel: tunnel! };
+  }
+
+  /** The shortcut ends first. */
+  remove(id: string): void {
+    const tunnel = this.#tunnels.get(id);
+    if (tunnel === undefined) return;
+    this.#segments.delete({ number: tunnel });
+    this.#tunnels.delete(id);
+    for (const key of this.#stations.keys()) if (key.tunnel === tunnel) this.#stations.delete(key);
+    this.#behind.delete(tunnel);
+  }
+
+  ids(): string[] {
+    return [...this.#tunnels.keys()];
+  }
+
+  numbers(): number[] {
+    return this.ids().flatMap((id) => this.get(id)?.number ?? []);
+  }
+
+  /** An endpoint of this host; `before`: what it was. */
+  place({ mac, tunnel, hostIfindex }: Station, before: Station | undefined): void {
+    if (before && (before.mac !== mac || before.tunnel !== tunnel)) this.displace(before);
+    if (!tunnel) return;
+    this.#stations.put({ tunnel, mac }, { ifindex: hostIfindex });
+    this.#behind.get(tunnel)?.delete(mac);
+  }
+
+  /** It leaves, unless the MAC is somebody else's by now. */
+  displace({ mac, tunnel, hostIfindex }: Station): void {
+    if (tunnel && this.#stations.get({ tunnel, mac })?.ifindex === hostIfindex) this.#stations.delete({ tunnel, mac });
+  }
+
+  sync(tunnel: number, macs: ReadonlySet<string>): void {
+    const behind = this.#behind.get(tunnel) ?? new Set();
+    this.change(tunnel, {
+      come: [...macs].filter((mac) => !behind.has(mac)),
+      gone: [...behind].filter((mac) => !macs.has(mac)),
+    });
+  }
+
+  change(tunnel: number, { come, gone }: { readonly come: readonly string[]; readonly gone: readonly string[] }): void {
+    const behind = this.#behindOf(tunnel);
+    for (const mac of gone) if (behind.delete(mac)) this.#stations.delete({ tunnel, mac });
+    for (const mac of come) {
+      if ((this.#stations.get({ tunnel, mac })?.ifindex ?? tunnel) !== tunnel) continue;
+      this.#stations.put({ tunnel, mac }, { ifindex: tunnel });
+      behind.add(mac);
+    }
+  }
+
+  behind(tunnel: number): ReadonlySet<string> {
+    return new Set(this.#behind.get(tunnel));
+  }
+
+  audit(): Repair[] {
+    const segments = this.#segments.mend();
+    const stations = this.#stations.mend();
+    this.#segments.evict(segments);
+    this.#stations.evict(stations);
+    return this.#describe(segments, stations).map(({ object, id, what, is }) => ({
+      object,
+      id,
+      what: `${what} was ${is}`,
+    }));
+  }
+
+  compare(): Drift[] {
+    return this.#describe(this.#segments.drifts(), this.#stations.drifts());
+  }
+
+  #describe(
+    segments: ReturnType<Table<{ number: number }, unknown>['drifts']>,
+    stations: ReturnType<Table<{ tunnel: number; mac: string }, unknown>['drifts']>,
+  ): Drift[] {
+    const networks = new Map([...this.#tunnels].map(([id, tunnel]) => [tunnel, id]));
+    const of = (tunnel: number) => ({ object: 'network', id: networks.get(tunnel) ?? `tunnel ${tunnel}` }) as const;
+    return [
+      ...segments.map(({ key, was }): Drift => {
+        return {
+          ...of(key.number),
+          what: 'its shortcut past the bridge',
+          is: was,
+          look: 'bpftool map dump name segments',
+        };
+      }),
+      ...stations.map(({ key, was }): Drift => {
+        return {
+          ...of(key.tunnel),
+          what: `where frames for ${key.mac} leave`,
+          is: was,
+          look: 'bpftool map dump name stations',
+        };
+      }),
+    ];
+  }
+
+  #behindOf(tunnel: number): Set<string> {
+    const behind = this.#behind.get(tunnel) ?? new Set<string>();
+    this.#behind.set(tunnel, behind);
+    return behind;
+  }
+}
