@@ -28,6 +28,9 @@ const PLACE = {
   from_tunnel: { prefix: 'tunnel', direction: 'ingress', object: 'network' },
 } as const satisfies Record<Stage, { prefix: string; direction: Direction; object: Repair['object'] }>;
 
+/** By links where there are any, in time: a container could remove the filter on its lo, and a tunnel's packets, which are many, come cheaper by them. */
+const HARDENED: readonly Stage[] = ['dns', 'from_tunnel'];
+
 const TCX = { ingress: ATTACH.tcxIngress, egress: ATTACH.tcxEgress } as const;
 
 /** Offset of `cb` in struct __sk_buff. */
@@ -134,13 +137,13 @@ export class Attachments {
     for (const [name, target] of this.#known) this.#attach(name, target);
   }
 
-  /** Moves up to `countMax` of the filters that a container could remove to links; each takes about 10 ms. */
+  /** Moves up to `countMax` of the filters that are to become links; each takes about 10 ms. */
   harden(countMax: number, onError: (target: Target, error: unknown) => void): number {
     if (this.mode !== 'tcx') return 0;
     let count = 0;
     for (const [name, target] of this.#known) {
       if (count >= countMax) break;
-      if (target.stage !== 'dns' || this.#waits(name) || !this.#pins.has('progs', name)) continue;
+      if (!HARDENED.includes(target.stage) || this.#waits(name) || !this.#pins.has('progs', name)) continue;
       count++;
       try {
         if (!this.#linkStands(name, target)) this.#attachLink(name, target);

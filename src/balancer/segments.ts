@@ -1,14 +1,15 @@
 /** Networks that span hosts, as the shortcut past their bridges knows them: which tunnel is whose, and where each MAC's frames leave. */
 import type { DataplaneEndpoint, DataplaneSegment, Drift, Repair } from '../contracts/dataplane.ts';
+import { isSluiceError } from '../errors.ts';
 import { checkId } from './input.ts';
-import { NUMBER, SEGMENT, SEGMENT_DIRECT, STATION, STATION_KEY } from './maps/layout.ts';
+import { NUMBER, SEGMENT, STATION, STATION_DIRECT, STATION_KEY, STATION_QUEUED } from './maps/layout.ts';
 import { Table } from './maps/table.ts';
 
-type Station = Pick<DataplaneEndpoint, 'mac' | 'hostIfindex' | 'tunnel'>;
+type Station = Pick<DataplaneEndpoint, 'mac' | 'hostIfindex' | 'tunnel' | 'queued'>;
 
 export class Segments {
   readonly #segments: Table<{ number: number }, { number: number; flags: number; id: string }>;
-  readonly #stations: Table<{ tunnel: number; mac: string }, { ifindex: number }>;
+  readonly #stations: Table<{ tunnel: number; mac: string }, { ifindex: number; flags: number }>;
   /** Network → tunnel. */
   readonly #tunnels = new Map<string, number>();
   /** Tunnel → the MACs behind it. */
@@ -26,8 +27,12 @@ export class Segments {
     checkId('network', id);
     const before = this.#tunnels.get(id);
     if (before !== undefined && before !== tunnel) this.remove(id);
-    this.#segments.put({ number: tunnel }, { number, flags: direct ? SEGMENT_DIRECT : 0, id });
+    const flags = direct ? STATION_DIRECT : 0;
+    const changed = this.#segments.put({ number: tunnel }, { number, flags, id });
     this.#tunnels.set(id, tunnel);
+    if (!changed) return;
+    for (const [key, { ifindex, flags: before }] of this.#stations.entries())
+      if (key.tunnel === tunnel) this.#stations.put(key, { ifindex, flags: flags | (before & STATION_QUEUED) });
   }
 
   get(id: string): { readonly number: number; readonly tunnel: number } | undefined {
@@ -55,10 +60,10 @@ export class Segments {
   }
 
   /** An endpoint of this host; `before`: what it was. */
-  place({ mac, tunnel, hostIfindex }: Station, before: Station | undefined): void {
+  place({ mac, tunnel, hostIfindex, queued }: Station, before: Station | undefined): void {
     if (before && (before.mac !== mac || before.tunnel !== tunnel)) this.displace(before);
     if (!tunnel) return;
-    this.#stations.put({ tunnel, mac }, { ifindex: hostIfindex });
+    this.#putStation({ tunnel, mac }, hostIfindex, queued ? STATION_QUEUED : 0);
     this.#behind.get(tunnel)?.delete(mac);
   }
 
@@ -80,7 +85,7 @@ export class Segments {
     for (const mac of gone) if (behind.delete(mac)) this.#stations.delete({ tunnel, mac });
     for (const mac of come) {
       if ((this.#stations.get({ tunnel, mac })?.ifindex ?? tunnel) !== tunnel) continue;
-      this.#stations.put({ tunnel, mac }, { ifindex: tunnel });
+      if (!this.#putStation({ tunnel, mac }, tunnel)) return;
       behind.add(mac);
     }
   }
@@ -129,6 +134,18 @@ export class Segments {
         };
       }),
     ];
+  }
+
+  /** False when the map is full: the bridge serves whoever has no room in it. */
+  #putStation(key: { tunnel: number; mac: string }, ifindex: number, more = 0): boolean {
+    try {
+      const direct = this.#segments.get({ number: key.tunnel })?.flags ?? 0;
+      this.#stations.put(key, { ifindex, flags: direct | more });
+      return true;
+    } catch (error) {
+      if (isSluiceError(error) && error.details.name === 'E2BIG') return false;
+      throw error;
+    }
   }
 
   #behindOf(tunnel: number): Set<string> {

@@ -19,9 +19,9 @@
 #ifndef SEGMENTS_MAX
 #define SEGMENTS_MAX 4096
 #endif
-/* Endpoints of all hosts on networks that this one takes part in. */
+/* Endpoints of all hosts on networks that this one takes part in; the bridge serves what has no room. */
 #ifndef STATIONS_MAX
-#define STATIONS_MAX 262144
+#define STATIONS_MAX 65536
 #endif
 #ifndef FRONTENDS_MAX
 #define FRONTENDS_MAX 65536

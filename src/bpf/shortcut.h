@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Past the bridge: a frame for a known endpoint of its network goes straight to that one's veth, or to the tunnel when it is on another host.
+ * Past the bridge: a frame for a known endpoint of its network goes straight into that one's sandbox, or to the tunnel when it is on another host.
  * The bridge would send it to the same place, after all hooks of all filters of the host. What nobody is known for, and what the
  * bridge itself answers or spreads (ARP, neighbour discovery, broadcast, the gateway), goes on to the bridge.
  */
@@ -28,16 +28,13 @@ static __always_inline int shortcut(struct __sk_buff *skb, __u32 tunnel)
 		return VERDICT_PASS;
 	}
 	struct station *station = bpf_map_lookup_elem(&stations, &key);
-	if (!station)
+	if (!station || !(station->flags & STATION_DIRECT))
 		return VERDICT_PASS;
 	/* Nothing goes back to where it came from; what is too large is the bridge's to drop, as ever. */
 	__u32 out = station->ifindex;
 	if (out == skb->ifindex || bpf_check_mtu(skb, out, &mtu, 0, 0))
 		return VERDICT_PASS;
-	struct segment *segment = bpf_map_lookup_elem(&segments, &tunnel);
-	if (!segment || !(segment->flags & SEGMENT_DIRECT))
-		return VERDICT_PASS;
-	return bpf_redirect(out, 0);
+	return out == tunnel || station->flags & STATION_QUEUED ? bpf_redirect(out, 0) : bpf_redirect_peer(out, 0);
 }
 
 #endif

@@ -83,14 +83,10 @@ struct endpoint {
 
 /* ---- shortcut: network -> station ---- */
 
-enum segment_flag {
-	SEGMENT_DIRECT = 1, /* frames may go past the bridge */
-};
-
-/* By ifindex of a network's tunnel. */
+/* By ifindex of a network's tunnel; for user space, which sets the stations' flags by it. */
 struct segment {
 	__u32 number;
-	__u32 flags;
+	__u32 flags; /* of all its stations */
 	__u32 spare[2];
 	__u8 id[32];
 };
@@ -101,10 +97,15 @@ struct station_key {
 	__u8 spare[2];
 };
 
+enum station_flag {
+	STATION_DIRECT = 1, /* frames may go past the bridge */
+	STATION_QUEUED = 2, /* and leave by the veth's host end, not at the other at once */
+};
+
 /* Where frames for a MAC leave: the endpoint's host-side veth, or the tunnel for one on another host. */
 struct station {
 	__u32 ifindex;
-	__u32 spare;
+	__u32 flags;
 };
 
 struct allowed_key {
@@ -219,7 +220,7 @@ struct layout {
 	enum drop_reason drop_reason;
 	enum algorithm algorithm;
 	enum endpoint_flag endpoint_flag;
-	enum segment_flag segment_flag;
+	enum station_flag station_flag;
 };
 
 #endif

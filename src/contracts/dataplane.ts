@@ -49,6 +49,8 @@ export interface DataplaneEndpoint {
   readonly spoof: boolean;
   /** ifindex of its network's tunnel: the endpoint is a station of that segment, and its frames may take the shortcut. */
   readonly tunnel?: number;
+  /** What is sent to it by the shortcut leaves by the host-side interface and its queues, and does not appear at the other end at once. */
+  readonly queued?: boolean;
 }
 
 /**

@@ -46,6 +46,8 @@ export interface EndpointResult {
     /** The other end, where identity and anti-spoofing are enforced. */
     readonly hostIfname?: string;
     readonly hostIfindex?: number;
+    /** What goes to the sandbox is queued there by somebody's discipline (`tc qdisc … dev HOSTIFNAME root`). */
+    readonly hostQueued?: boolean;
     readonly mtu: number;
   };
   /** What this call had to make or mend, in words. */

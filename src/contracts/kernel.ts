@@ -16,6 +16,8 @@ export interface Link {
   readonly peer: number;
   readonly alias: string;
   readonly group: number;
+  /** Queueing discipline of what leaves by it, as `htb`; absent: `noqueue`, or none yet. */
+  readonly qdisc?: string;
   /** Set on bridge ports. */
   readonly port?: {
     readonly learning: boolean;

@@ -2,7 +2,7 @@
 import type { NetworkDriver, NetworkResult, Underlay } from '../contracts/driver.ts';
 import { SluiceError } from '../errors.ts';
 import { fault } from '../fault.ts';
-import { familyOf } from '../model/ip.ts';
+import { familyOf, overlaps, parseCidr } from '../model/ip.ts';
 import { bridgeOf, NETWORK_SLOTS_MAX } from '../model/mark.ts';
 import { mtuBudget, type Network } from '../model/network.ts';
 import { reportBlockers, reportUnderlay } from './audit.ts';
@@ -18,6 +18,10 @@ const OFF = [
   ['shortcut', '-o shortcut=false'],
   ['icc', '-o icc=false: the bridge keeps its ports apart'],
 ] as const;
+
+const offBy = ({ spec }: Network): string | undefined => OFF.find(([key]) => spec.options[key] === 'false')?.[1];
+
+const RT_TABLE_MAIN = 254;
 
 export class NetworkController {
   readonly #context: Context;
@@ -70,7 +74,7 @@ export class NetworkController {
     });
     fault('network.driver');
     if (result.routed) this.#firewall.route(network.spec);
-    const slot = isGlobal ? this.#slot(network) : undefined;
+    const slot = isGlobal ? this.#slot(network, result) : undefined;
     const path = { slot: slot ?? 0, link: result.ifindex ?? 0, subnets: network.spec.subnets };
     const changed = [...(result.changed ?? []), ...(slot ? ensurePath(kernel.host.netlink, path) : [])];
     if (isGlobal) changed.push(...((await this.#offload?.settle(network.id, result.tunnel)) ?? []));
@@ -80,6 +84,8 @@ export class NetworkController {
         internal: network.spec.internal,
         masquerade: network.spec.options.masquerade !== 'false',
         subnets: network.spec.subnets,
+        tunnelled: result.tunnel !== undefined,
+        bridged: offBy(network) !== undefined,
         slot,
       });
     }
@@ -101,27 +107,40 @@ export class NetworkController {
   }
 
   /** Frames between its endpoints go past the bridge unless somebody may want to see them there. */
-  async #shortcut({ id, spec }: Network, tunnel: number): Promise<string> {
+  async #shortcut(network: Network, tunnel: number): Promise<string> {
     const { dataplane, desired } = this.#context;
+    const { id } = network;
     const watcher = this.#firewall.watcherOf(id);
-    const off = OFF.find(([key]) => spec.options[key] === 'false');
-    dataplane.ensureSegment({
-      id,
-      number: await desired.numbers.allocate('attachment', id),
-      tunnel,
-      direct: !watcher && !off,
-    });
-    if (off) return `off: ${off[1]}`;
-    return watcher ? `off: chain ${watcher} sees bridged frames` : 'on';
+    const off = offBy(network) ?? (watcher && `chain ${watcher} sees bridged frames`);
+    const number = await desired.numbers.allocate('attachment', id);
+    dataplane.ensureSegment({ id, number, tunnel, direct: off === undefined });
+    return off === undefined ? 'on' : `off: ${off}`;
   }
 
-  /** Kept in the status: what is marked with it goes on over a restart. */
-  #slot(network: Network): number {
+  /**
+   * A way of its own, where a subnet is also something else's on this host. It stays, in the status, since what is marked goes on over a restart.
+   * A network that goes without gets one later only when another without one comes to share a subnet: what goes out of it then ends in the middle.
+   */
+  #slot(network: Network, { ifindex }: NetworkResult): number | undefined {
     const { tracker, world, kernel } = this.#context;
-    const slotOf = (id: string): number | undefined => tracker.detail<TunnelDetail>('network', id).slot;
-    const known = slotOf(network.id);
-    if (known !== undefined) return known;
-    const ours = new Set([...world.networks.keys()].flatMap((id) => slotOf(id) ?? []));
+    const detailOf = (id: string): TunnelDetail => tracker.detail<TunnelDetail>('network', id);
+    const known = detailOf(network.id);
+    if (known.slot !== undefined) return known.slot;
+    const isNew = known.ifindex === undefined || known.ifindex !== ifindex;
+    const others = [...world.networks.values()].filter(
+      ({ id, spec }) =>
+        id !== network.id &&
+        (spec.scope !== 'global' || world.takesPart(id)) &&
+        (isNew || detailOf(id).slot === undefined),
+    );
+    const routes = isNew ? kernel.host.netlink.routes(RT_TABLE_MAIN) : [];
+    const taken = [
+      ...others.flatMap(({ spec }) => spec.subnets.map(({ cidr }) => cidr)),
+      ...routes.flatMap(({ dst, ifindex: link }) => (link === ifindex || dst.endsWith('/0') ? [] : [dst])),
+    ].map((cidr) => parseCidr(cidr));
+    if (!network.spec.subnets.some(({ cidr }) => taken.some((other) => overlaps(parseCidr(cidr), other))))
+      return undefined;
+    const ours = new Set([...world.networks.keys()].flatMap((id) => detailOf(id).slot ?? []));
     const slot = chooseSlot(kernel.host.netlink, ours);
     if (slot !== null) return slot;
     throw new SluiceError('network.underlay', `network ${network.name}: this host takes part in too many networks`, {

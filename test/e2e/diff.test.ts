@@ -1,6 +1,6 @@
 /** What `diff` says of a host on which somebody meddles: each thing by its name, and nothing repaired by looking. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { DiffAnswer } from '../../src/model/diagnosis/diff.ts';
+import type { DiffAnswer, DiffQuery } from '../../src/model/diagnosis/diff.ts';
 import { eventually, openHost, type TestHost } from './harness.ts';
 import { type Inside, sandbox } from './traffic.ts';
 
@@ -18,8 +18,11 @@ async function diff(...words: string[]): Promise<DiffAnswer> {
   expect(result.code).toBe(answer.items.length > 0 ? 1 : 0);
   return answer;
 }
-const whats = async (...words: string[]): Promise<string[]> =>
-  (await diff(...words)).items.flatMap(({ kind, differences }) => differences.map(({ what }) => `${kind}: ${what}`));
+/** By the API: the daemon hears of what happens to links and tables, and a command line takes as long to start as the daemon does to repair. */
+const whats = async (kind: DiffQuery['kind'], name?: string): Promise<string[]> =>
+  (await host.client.diff({ kind, name })).items.flatMap(({ kind, differences }) =>
+    differences.map(({ what }) => `${kind}: ${what}`),
+  );
 
 beforeAll(async () => {
   host = await openHost({ name: 'diff', settings: NEVER });
@@ -68,7 +71,7 @@ describe('somebody meddles', { timeout: LIMIT_MS }, () => {
   const HARMS: readonly (readonly [
     name: string,
     harm: () => Promise<unknown>,
-    kind: string,
+    kind: DiffQuery['kind'],
     what: () => string,
     mend: () => Promise<unknown>,
   ])[] = [

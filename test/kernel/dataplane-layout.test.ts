@@ -75,7 +75,8 @@ test('numbers that both sides share', () => {
   expect(enumerator('STAGE_FROM_SANDBOX')).toBe(layout.STAGE.from_sandbox);
   expect(enumerator('STAGE_DNS')).toBe(layout.STAGE.dns);
   expect(enumerator('STAGE_FROM_TUNNEL')).toBe(layout.STAGE.from_tunnel);
-  expect(enumerator('SEGMENT_DIRECT')).toBe(layout.SEGMENT_DIRECT);
+  expect(enumerator('STATION_DIRECT')).toBe(layout.STATION_DIRECT);
+  expect(enumerator('STATION_QUEUED')).toBe(layout.STATION_QUEUED);
   expect(enumerator('ENDPOINT_SPOOF')).toBe(layout.ENDPOINT_SPOOF);
   expect(enumerator('ENDPOINT_ALLOW')).toBe(layout.ENDPOINT_ALLOW);
   expect(enumerator('ALGORITHM_RANDOM')).toBe(layout.ALGORITHM_RANDOM);

@@ -4,7 +4,7 @@ import { OverlayDriver } from '../../plugins/overlay/overlay.ts';
 import { createEbpfDataplane } from '../../src/balancer/ebpf.ts';
 import { createFakeDataplane } from '../../src/balancer/fake.ts';
 import type { Dataplane } from '../../src/contracts/dataplane.ts';
-import type { DriverEndpoint, DriverNetwork, Underlay } from '../../src/contracts/driver.ts';
+import type { DriverEndpoint, DriverNetwork, EndpointResult, Underlay } from '../../src/contracts/driver.ts';
 import type { Kernel, Namespace } from '../../src/contracts/kernel.ts';
 import { ensureInside } from '../../src/controller/endpoint/inside.ts';
 import { Guard } from '../../src/controller/firewall/vxlan.ts';
@@ -81,6 +81,21 @@ export class OverlayHost {
     return tunnel;
   }
 
+  /** The endpoint's guard and station, by what the driver says of its link. */
+  guardAs(net: DriverNetwork, { id, mac, addresses }: DriverEndpoint, link: NonNullable<EndpointResult['link']>): void {
+    this.dataplane.ensureEndpoint({
+      id,
+      number: Number.parseInt(id.slice(0, 8), 16),
+      hostIfindex: link.hostIfindex!,
+      mac,
+      addresses: addresses.map((address) => address.split('/')[0]!),
+      allow: [],
+      spoof: false,
+      tunnel: this.direct(net, true),
+      queued: link.hostQueued,
+    });
+  }
+
   /** A sandbox with an endpoint of the network; `last` is the host part of its addresses. */
   async box(net: DriverNetwork, last: number): Promise<Box> {
     await this.driver.createNetwork(net);
@@ -91,16 +106,7 @@ export class OverlayHost {
     const namespace = this.kernel.namespaces.ensure(path);
     this.#boxes.push(namespace);
     const { link } = await this.driver.createEndpoint(net, endpoint, path);
-    this.dataplane.ensureEndpoint({
-      id,
-      number: endpoints,
-      hostIfindex: link!.hostIfindex!,
-      mac: endpoint.mac,
-      addresses: [ip, ip6],
-      allow: [],
-      spoof: false,
-      tunnel: this.direct(net, true),
-    });
+    this.guardAs(net, endpoint, link!);
     const joined = await this.driver.join(net, endpoint);
     const inner = namespace.netlink.link(link!.ifindex)!;
     namespace.setSysctl('net.ipv6.conf.default.accept_dad', '0');

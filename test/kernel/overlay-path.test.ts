@@ -53,6 +53,7 @@ describe('two overlays with one subnet on one host', () => {
           internal: false,
           masquerade: true,
           subnets: net.subnets,
+          tunnelled: true,
           slot: slots[n],
         })),
       );
@@ -123,7 +124,15 @@ describe('what stays within a network', () => {
     const write = (tracked: boolean): void => {
       for (const host of bed.hosts) {
         const nft = host.kernel.nft();
-        const all = { ifname, internal: false, masquerade: true, subnets: net.subnets, slot: 1, tracked };
+        const all = {
+          ifname,
+          internal: false,
+          masquerade: true,
+          subnets: net.subnets,
+          tunnelled: true,
+          slot: 1,
+          tracked,
+        };
         nft.apply(renderPolicy(host.lab.instance, [all]));
         nft[Symbol.dispose]();
       }

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { NUMBER, STATION, STATION_KEY } from '../../src/balancer/maps/layout.ts';
 import { closeFd, mapDelete, mapUpdate, objectGet } from '../../src/kernel/bpf/bpf.ts';
+import { hostName } from '../../src/kernel/port/port.ts';
 import { type Box, network, OverlayBed, type OverlayHost } from './overlay-bed.ts';
 
 const net = network(1);
@@ -132,6 +133,31 @@ describe('past the bridge', () => {
     near.namespace.netlink.setLink(ifindex, { mtu: 1450 });
   });
 
+  test('a queueing discipline at the host`s end is passed', async () => {
+    const [a] = hosts;
+    const ifname = hostName(neighbour.endpoint.id);
+    const sent = async (): Promise<number> =>
+      Number(
+        /Sent \d+ bytes (\d+) pkt/.exec(
+          (await a.lab.exec(['tc', '-s', 'qdisc', 'show', 'dev', ifname, 'root'])).stdout,
+        )?.[1],
+      );
+    const place = () =>
+      a.driver.createEndpoint(net, neighbour.endpoint, neighbour.namespace.path).then(({ link }) => {
+        a.guardAs(net, neighbour.endpoint, link!);
+        return link!.hostQueued;
+      });
+    expect(await place()).toBe(false);
+    await a.lab.exec(['tc', 'qdisc', 'add', 'dev', ifname, 'root', 'pfifo']);
+    expect(await near.pings(neighbour.ip)).toBe(true);
+    const before = await sent();
+    expect(await place()).toBe(true);
+    for (let n = 0; n < 3; n++) expect(await near.pings(neighbour.ip)).toBe(true);
+    expect((await sent()) - before).toBeGreaterThanOrEqual(3);
+    await a.lab.exec(['tc', 'qdisc', 'del', 'dev', ifname, 'root']);
+    expect(await place()).toBe(false);
+  });
+
   test('an endpoint that moves to the other host is followed by its station', async () => {
     const [a, b] = hosts;
     const tunnel = { a: a.direct(net, true), b: b.direct(net, true) };
@@ -156,7 +182,11 @@ describe('past the bridge', () => {
     const stations = objectGet(pin('stations'))!;
     const segments = objectGet(pin('segments'))!;
     try {
-      mapUpdate(stations, STATION_KEY.encode({ tunnel, mac: near.endpoint.mac }), STATION.encode({ ifindex: 1 }));
+      mapUpdate(
+        stations,
+        STATION_KEY.encode({ tunnel, mac: near.endpoint.mac }),
+        STATION.encode({ ifindex: 1, flags: 1 }),
+      );
       mapDelete(segments, NUMBER.encode({ number: tunnel }));
       await a.lab.exec(['tc', 'filter', 'del', 'dev', `sx${net.id.slice(0, 12)}`, 'ingress']);
       expect(a.dataplane.compare().map(({ what }) => what)).toEqual([

@@ -38,7 +38,7 @@ describe('policy table', () => {
     ]);
     expect(text).toContain('set nat4 { type ipv4_addr; flags interval; elements = { 10.1.0.0/24 }; }');
     expect(text).toContain('set nat6 { type ipv6_addr; flags interval; elements = { fd00:1::/64 }; }');
-    expect(text).toContain('set internal { type ifname; elements = { "sldb" }; }');
+    expect(text).toContain('set internal { type ifname; flags constant; elements = { "sldb" }; }');
   });
 
   test('the number of rules does not depend on the number of networks', () => {
@@ -52,7 +52,7 @@ describe('policy table', () => {
   });
 
   test('what stays within a network across hosts is not tracked, but for its gateway, or where somebody asks for its state', () => {
-    const mesh = { ...web, ifname: 'slmesh', slot: 3 };
+    const mesh = { ...web, ifname: 'slmesh', tunnelled: true, slot: 3 };
     const zone = (network: typeof mesh & { tracked?: boolean }): string =>
       /chain zone-3 \{([^}]*)\}/.exec(renderPolicy('t', [network]))![1]!;
     expect(zone(mesh).trim().split(/\n\s*/)).toEqual([
@@ -62,6 +62,12 @@ describe('policy table', () => {
     ]);
     expect(zone({ ...mesh, tracked: true }).trim()).toBe('ct original zone set 3');
     expect(renderPolicy('t', [web])).not.toContain('notrack');
+    // Nobody shares its subnets: no zones, no marks, and not a hook more when it does not come here.
+    const alone = renderPolicy('t', [{ ...mesh, slot: undefined }]);
+    expect(alone).toContain('iifname vmap { "slmesh" : goto within-slmesh }');
+    expect(alone).not.toMatch(/chain (zone-|path-|marks|answers)/);
+    const past = renderPolicy('t', [{ ...mesh, slot: undefined, tracked: true }]);
+    expect(past.match(/hook \w+/g)).toEqual(['hook forward', 'hook forward', 'hook input', 'hook postrouting']);
   });
 
   test('a digest is blind to handles, counters and the order of elements, and sees everything else', () => {
@@ -210,9 +216,9 @@ describe('guard of the VXLAN port', () => {
     const vteps = ['192.0.2.3', '2001:db8::2', '192.0.2.2'];
     const text = renderGuard('t', { underlay, vteps, bridges: ['slb', 'sla'] });
     expect(text).toBe(renderGuard('t', { underlay, vteps: [...vteps].reverse(), bridges: ['sla', 'slb'] }));
-    expect(text).toContain('set vteps4 { type ipv4_addr; elements = { 192.0.2.2, 192.0.2.3 }; }');
-    expect(text).toContain('set vteps6 { type ipv6_addr; elements = { 2001:db8::2 }; }');
-    expect(text).toContain('set sandboxes { type ifname; elements = { "sla", "slb" }; }');
+    expect(text).toContain('set vteps4 { type ipv4_addr; flags constant; elements = { 192.0.2.2, 192.0.2.3 }; }');
+    expect(text).toContain('set vteps6 { type ipv6_addr; flags constant; elements = { 2001:db8::2 }; }');
+    expect(text).toContain('set sandboxes { type ifname; flags constant; elements = { "sla", "slb" }; }');
     expect(text).toContain('iifname "eth0" ip saddr @vteps4 accept');
     // Nothing of the tunnel itself is tracked, in either direction.
     expect(text).toContain('iifname "eth0" ip daddr 192.0.2.1 ip saddr @vteps4 notrack accept');
@@ -224,7 +230,7 @@ describe('guard of the VXLAN port', () => {
   test('of an address on lo it does not ask for the interface', () => {
     const text = renderGuard('t', { underlay: { ...underlay, ifname: 'lo' }, vteps: [], bridges: [] });
     expect(text).toContain('    ip saddr @vteps4 accept');
-    expect(text).toContain('set vteps4 { type ipv4_addr; }');
+    expect(text).toContain('set vteps4 { type ipv4_addr; flags constant; }');
   });
 });
 
@@ -234,12 +240,13 @@ describe('guard of the device for tests of checksums', () => {
 
   test('refuses SYNs to one port, lets refusals in, and nothing else to it or through it', () => {
     const text = renderGuard('t', { underlay, vteps: [], bridges: [] });
+    // What is not for the VXLAN port goes on to it.
+    expect(text).toMatch(/udp dport != 4789 goto probe\n\s+meta l4proto != udp goto probe\n/);
     const chain = /chain probe \{\n([^}]*\}[^}]*?)\n {2}\}/
       .exec(text)![1]!
       .split('\n')
       .map((line) => line.trim());
     expect(chain).toEqual([
-      'type filter hook prerouting priority raw; policy accept;',
       `ip6 daddr ${prefix} iifname != { "sxprobet", "lo" } counter drop comment "probe address from elsewhere"`,
       'iifname != "sxprobet" accept',
       `ip6 saddr ${prefix} ip6 daddr ${prefix} tcp dport 9 tcp flags & (fin | syn | rst | ack) == syn counter reject with tcp reset`,

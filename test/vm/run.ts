@@ -18,7 +18,7 @@ const KERNELS = ['bookworm', 'trixie'] as const;
 const SUITE_SECONDS_MAX = 7_200;
 const SLOWNESS = 20;
 /** Seconds that each life of a machine that runs a script may take, and what the one that is switched off says when it may be. */
-const SCRIPT_SECONDS_MAX = 900;
+const SCRIPT_SECONDS_MAX = 1_800;
 const SWITCH_OFF = 'SWITCH OFF';
 
 const NO_KERNEL = 'asks nothing of the kernel that differs between versions';

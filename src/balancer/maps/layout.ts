@@ -27,8 +27,9 @@ export const ENDPOINT_ALLOW = 2;
 /** ENDPOINT_ADDRESSES: more go to the LPM map. */
 export const ENDPOINT_ADDRESSES = 4;
 
-/** enum segment_flag */
-export const SEGMENT_DIRECT = 1;
+/** enum station_flag */
+export const STATION_DIRECT = 1;
+export const STATION_QUEUED = 2;
 
 /** enum verdict: to the next program on the hook. */
 export const VERDICT_PASS = -1;
@@ -58,7 +59,7 @@ export const ENDPOINT = struct('endpoint', {
 });
 export const SEGMENT = struct('segment', { number: u32, flags: u32, spare: zeros(8), id: hex(32) });
 export const STATION_KEY = struct('station_key', { tunnel: u32, mac, spare: zeros(2) });
-export const STATION = struct('station', { ifindex: u32, spare: zeros(4) });
+export const STATION = struct('station', { ifindex: u32, flags: u32 });
 export const ALLOWED_KEY = struct('allowed_key', { prefixlen: u32, attachment: u32, addr: address });
 export const DROPS = struct('drops', { packets: array(u64, DROP_SLOTS) });
 export const FRONTEND_KEY = struct('frontend_key', { addr: address, view: u32, port, protocol: u8, spare: zeros(1) });

@@ -52,9 +52,7 @@ export async function compareNetwork(
   const { slot } = tracker.detail<TunnelDetail>('network', network.id);
   // What leads by a bridge goes with it.
   if (ifindex === undefined || ifindex < 0) return null;
-  if (slot === undefined)
-    differences.push({ what: `a way of its own for ${ifname}`, want: 'there', command: 'ip rule' });
-  else ensurePath(host.netlink, { slot, link: ifindex, subnets: network.spec.subnets });
+  if (slot !== undefined) ensurePath(host.netlink, { slot, link: ifindex, subnets: network.spec.subnets });
   const device = tunnel && tunnel.ifindex > 0 ? kernel.host.netlink.link(tunnel.ifindex) : null;
   return device && { bridge: ifname ?? '', device: device.name };
 }

@@ -62,7 +62,7 @@ export class EndpointController {
       await tracker.ready(endpoint, {});
       return;
     }
-    await this.#guard(endpoint, network, result.link.hostIfindex);
+    await this.#guard(endpoint, network, result.link);
     fault('endpoint.dataplane');
     const inside: Inside = {
       link,
@@ -118,7 +118,11 @@ export class EndpointController {
     );
   }
 
-  async #guard(endpoint: Endpoint, network: Network, hostIfindex: number | undefined): Promise<void> {
+  async #guard(
+    endpoint: Endpoint,
+    network: Network,
+    { hostIfindex, hostQueued: queued }: NonNullable<EndpointResult['link']>,
+  ): Promise<void> {
     if (hostIfindex === undefined) return;
     const { dataplane, desired, tracker } = this.#context;
     dataplane.ensureEndpoint({
@@ -130,6 +134,7 @@ export class EndpointController {
       allow: endpoint.spec.allow,
       spoof: network.spec.options.spoof === 'allow',
       tunnel: tracker.detail<TunnelDetail>('network', network.id).tunnel?.ifindex,
+      queued,
     });
   }
 

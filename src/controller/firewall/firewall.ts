@@ -145,16 +145,17 @@ export class Firewall {
   #tracked(): PolicyNetwork[] {
     const networks = [...this.#networks];
     this.#watchers.clear();
-    if (networks.every(([, { slot }]) => slot === undefined)) return networks.map(([, network]) => network);
+    if (!networks.some(([, { tunnelled }]) => tunnelled)) return networks.map(([, network]) => network);
     const ruleset = this.#nft.list('ruleset') ?? [];
     const bridged = this.#bridged();
     return networks.map(([id, network]) => {
       const { ifname, slot, subnets } = network;
-      if (slot === undefined || ifname === undefined) return network;
+      if (!network.tunnelled || ifname === undefined) return network;
       const path = { ifname, subnets: subnets.map(({ cidr }) => cidr), devices: isPort, bridged };
       const watcher = seesFrames(ruleset, path, isOurs);
       if (watcher) this.#watchers.set(id, watcher);
-      return { ...network, tracked: asksForState(ruleset, ifname, isOurs) };
+      const isPast = !watcher && !network.bridged && slot === undefined;
+      return { ...network, tracked: isPast || asksForState(ruleset, ifname, isOurs) };
     });
   }
 

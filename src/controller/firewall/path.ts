@@ -1,5 +1,5 @@
 /**
- * A way of its own for each network that spans hosts, so that two of them may have one subnet on one host. What comes from a network's
+ * A way of its own for a network that spans hosts, so that two of them may have one subnet on one host. What comes from a network's
  * bridge gets a conntrack zone and a mark, answers get the mark back from conntrack, and a routing rule takes the mark to a table that knows
  * this network's subnets alone. Plain masquerading would bring all answers to whichever network came first.
  */

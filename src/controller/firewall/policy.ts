@@ -10,9 +10,13 @@ export interface PolicyNetwork {
   readonly internal: boolean;
   /** `-o masquerade=false` leaves the source address alone. */
   readonly masquerade: boolean;
-  /** Of a network that spans hosts: its way of its own (path.ts); what is larger than fits is made to fit. */
+  /** It spans hosts: what is larger than fits is made to fit. */
+  readonly tunnelled?: boolean;
+  /** Of one that spans hosts and shares a subnet with something else here: its way of its own (path.ts). */
   readonly slot?: number;
-  /** What stays within a network that spans hosts is tracked, too: somebody else's rules ask for the state of its connections. */
+  /** Of one that spans hosts: all goes by the bridge, as its options say. */
+  readonly bridged?: boolean;
+  /** What stays within a network that spans hosts is tracked: somebody else's rules ask for the state of its connections, or it does not come here. */
   readonly tracked?: boolean;
   readonly subnets: readonly { readonly cidr: string; readonly gateway?: string }[];
 }
@@ -33,68 +37,76 @@ export const ADMIN_RULESET = `table inet ${ADMIN_TABLE} {
 const v6 = (text: string): boolean => text.includes(':');
 const quote = (name: string): string => `"${name}"`;
 
-function set(name: string, type: string, elements: readonly string[], flags = ''): string {
+/** Constant: the kernel chooses a quicker table for what is never changed but with the whole. */
+function set(name: string, type: string, elements: readonly string[], flags = ' flags constant;'): string {
   const body = elements.length > 0 ? ` elements = { ${elements.join(', ')} };` : '';
   return `  set ${name} { type ${type};${flags}${body} }\n`;
 }
 
-interface Path extends Pick<PolicyNetwork, 'tracked' | 'subnets'> {
-  readonly ifname: string;
-  readonly slot: number;
-}
+type Path = Pick<PolicyNetwork, 'tracked' | 'subnets' | 'slot'> & { readonly ifname: string };
 
 const hex = (mark: number): string => `0x${(mark >>> 0).toString(16).padStart(8, '0')}`;
 const MASK = hex(NETWORK_MARK.mask);
 const OTHERS = hex(~NETWORK_MARK.mask);
+
+/** Of a network that spans hosts: where what comes from its bridge goes first. */
+const firstOf = ({ slot, ifname }: Path): string => (slot === undefined ? `within-${ifname}` : `zone-${slot}`);
 
 /**
  * What goes from one endpoint of the network to another is not tracked: nothing here asks for its state, and where `bridge-nf-call-iptables`
  * takes bridged frames through the host's hooks, tracking them on both hosts costs a new connection a third of its speed. The gateway's
  * traffic is the host's own, with answers to those whom publishing masqueraded.
  */
-function renderPath({ slot, tracked, subnets }: Path): string {
+function renderFirst(path: Path): string {
+  const { slot, tracked, subnets } = path;
   const within = tracked
     ? []
     : subnets.map(({ cidr, gateway }) => {
         const ip = v6(cidr) ? 'ip6' : 'ip';
         return `    ${gateway ? `${ip} daddr != ${gateway} ` : ''}${ip} daddr ${cidr} notrack accept\n`;
       });
-  return `  chain zone-${slot} {
-${within.join('')}    ct original zone set ${slot}
+  const zone = slot === undefined ? '' : `    ct original zone set ${slot}\n`;
+  return `  chain ${firstOf(path)} {\n${within.join('')}${zone}  }\n`;
+}
+
+/**
+ * Networks that span hosts. Each hook costs every packet of the host, those of the tunnels among them, so that there is none that nobody needs:
+ * zones and marks are for those that share a subnet with something else here; see path.ts.
+ */
+function renderPaths(paths: readonly Path[]): string {
+  const slots = paths.flatMap(({ slot, ifname }) => (slot === undefined ? [] : [{ slot, ifname }]));
+  const first = paths.filter(({ slot, tracked }) => slot !== undefined || !tracked);
+  const zones = `${first.map(renderFirst).join('')}  chain zones {
+    type filter hook prerouting priority raw; policy accept;
+    iifname vmap { ${first.map((path) => `${quote(path.ifname)} : goto ${firstOf(path)}`).join(', ')} }
   }
-  chain path-${slot} {
+`;
+  const byMark = `ct mark and ${MASK} vmap { ${slots.map(({ slot }) => `${hex(markOf(slot))} : goto path-${slot}`).join(', ')} }`;
+  const marks = `${slots
+    .map(
+      ({ slot }) => `  chain path-${slot} {
     meta mark set meta mark and ${OTHERS} or ${hex(markOf(slot))}
     ct mark set ct mark and ${OTHERS} or ${hex(markOf(slot))}
   }
-`;
-}
-
-/** Zones and marks of the networks that span hosts; see path.ts. */
-function renderPaths(paths: readonly Path[]): string {
-  if (paths.length === 0) return '';
-  const list = (of: (path: Path) => string): string => paths.map(of).join(', ');
-  const byInterface = (chain: string): string =>
-    `iifname vmap { ${list(({ ifname, slot }) => `${quote(ifname)} : goto ${chain}-${slot}`)} }`;
-  const byMark = `ct mark and ${MASK} vmap { ${list(({ slot }) => `${hex(markOf(slot))} : goto path-${slot}`)} }`;
-  return `${paths.map(renderPath).join('')}  chain zones {
-    type filter hook prerouting priority raw; policy accept;
-    ${byInterface('zone')}
-  }
-  chain marks {
+`,
+    )
+    .join('')}  chain marks {
     type filter hook prerouting priority mangle; policy accept;
-    ${byInterface('path')}
+    iifname vmap { ${slots.map(({ slot, ifname }) => `${quote(ifname)} : goto path-${slot}`).join(', ')} }
     ${byMark}
   }
   chain answers {
     type route hook output priority mangle; policy accept;
     ${byMark}
   }
-  chain fit {
+`;
+  const fit = `  chain fit {
     type filter hook forward priority mangle; policy accept;
     tcp flags syn iifname @tunnelled tcp option maxseg size set rt mtu
     tcp flags syn oifname @tunnelled tcp option maxseg size set rt mtu
   }
 `;
+  return `${first.length > 0 ? zones : ''}${slots.length > 0 ? marks : ''}${paths.length > 0 ? fit : ''}`;
 }
 
 /** nft text that replaces the whole table, from whatever was there before. Networks are taken in a stable order. */
@@ -111,7 +123,7 @@ export function renderPolicy(instance: string, networks: readonly PolicyNetwork[
   const gateways = all.flatMap(({ ifname, subnets }) =>
     subnets.flatMap(({ gateway }) => (gateway ? [{ ifname, gateway }] : [])),
   );
-  const paths = all.flatMap(({ slot, ...network }) => (slot === undefined ? [] : [{ ...network, slot }]));
+  const paths = all.filter(({ tunnelled }) => tunnelled);
   const pairs = (family: boolean): string[] =>
     gateways
       .filter(({ gateway }) => v6(gateway) === family)

@@ -34,12 +34,14 @@ export function renderGuard(
 ): string {
   const table = `inet ${vxlanTable(instance)}`;
   const set = (name: string, type: string, elements: readonly string[]): string =>
-    `  set ${name} { type ${type};${elements.length > 0 ? ` elements = { ${elements.join(', ')} };` : ''} }\n`;
+    `  set ${name} { type ${type}; flags constant;${elements.length > 0 ? ` elements = { ${elements.join(', ')} };` : ''} }\n`;
   const sorted = [...new Set(vteps)].sort();
   // An address on lo is reached by any interface of the underlay; sandboxes are refused before.
   const on = ifname === 'lo' ? '' : `iifname "${ifname}" `;
   const [probe, prefix] = [`"${probeName(instance)}"`, `${probePrefix(port)}/64`];
+  // Every packet of every tunnel: first, unless the rule about sandboxes must come before.
   const [ip, registered] = address.includes(':') ? ['ip6', '@vteps6'] : ['ip', '@vteps4'];
+  const fast = `udp dport ${port} ${on}${ip} daddr ${address} ${ip} saddr ${registered} notrack accept`;
   return `table ${table}
 delete table ${table}
 table ${table} {
@@ -56,29 +58,26 @@ ${set(
   'ipv6_addr',
   sorted.filter((address) => address.includes(':')),
 )}
+  chain probe {
+    ip6 daddr ${prefix} iifname != { ${probe}, "lo" } counter drop comment "probe address from elsewhere"
+    iifname != ${probe} accept
+    ip6 saddr ${prefix} ip6 daddr ${prefix} tcp dport ${PROBE_PORT} tcp flags & (fin | syn | rst | ack) == syn counter reject with tcp reset
+    ip6 saddr ${prefix} ip6 daddr ${prefix} tcp sport ${PROBE_PORT} tcp flags & rst == rst counter accept
+    counter drop comment "anything else by the probe"
+  }
   chain prerouting {
     type filter hook prerouting priority raw; policy accept;
-    meta l4proto != udp accept
-    udp dport != ${port} accept
+    ${on ? `${fast}\n    ` : ''}udp dport != ${port} goto probe
+    meta l4proto != udp goto probe
     iifname @sandboxes counter drop comment "VXLAN from a sandbox"
-    ${on}${ip} daddr ${address} ${ip} saddr ${registered} notrack accept
-    fib daddr type != { local, broadcast, multicast } accept
+    ${on ? '' : `${fast}\n    `}fib daddr type != { local, broadcast, multicast } goto probe
     ${on}ip saddr @vteps4 accept
     ${on}ip6 saddr @vteps6 accept
     counter drop comment "VXLAN from a stranger"
   }
   chain output {
     type filter hook output priority raw; policy accept;
-    meta l4proto != udp accept
     udp dport ${port} ${ip} saddr ${address} ${ip} daddr ${registered} notrack
-  }
-  chain probe {
-    type filter hook prerouting priority raw; policy accept;
-    ip6 daddr ${prefix} iifname != { ${probe}, "lo" } counter drop comment "probe address from elsewhere"
-    iifname != ${probe} accept
-    ip6 saddr ${prefix} ip6 daddr ${prefix} tcp dport ${PROBE_PORT} tcp flags & (fin | syn | rst | ack) == syn counter reject with tcp reset
-    ip6 saddr ${prefix} ip6 daddr ${prefix} tcp sport ${PROBE_PORT} tcp flags & rst == rst counter accept
-    counter drop comment "anything else by the probe"
   }
 }
 `;

@@ -17,6 +17,7 @@ const IFLA = {
   IFNAME: 3,
   MTU: 4,
   LINK: 5,
+  QDISC: 6,
   MASTER: 10,
   LINKINFO: 18,
   IFALIAS: 20,
@@ -52,6 +53,9 @@ function header(index: number, flags = 0, change = 0): Buffer {
 const nested = (value: Buffer | undefined): ReadonlyMap<number, Buffer> => (value ? attrs(value) : NOTHING);
 const NOTHING: ReadonlyMap<number, Buffer> = new Map();
 
+/** `noop` is what a link has that has never been up. */
+const queueing = (name: string): string | undefined => (['', 'noqueue', 'noop'].includes(name) ? undefined : name);
+
 function parseLink({ data }: Pick<Message, 'data'>): Link {
   const found = attrs(data, 16);
   const info = nested(found.get(IFLA.LINKINFO));
@@ -71,6 +75,7 @@ function parseLink({ data }: Pick<Message, 'data'>): Link {
     peer: found.get(IFLA.LINK)?.readUInt32LE() ?? 0,
     alias: readText(found.get(IFLA.IFALIAS)),
     group: found.get(IFLA.GROUP)?.readUInt32LE() ?? 0,
+    qdisc: queueing(readText(found.get(IFLA.QDISC))),
     port:
       readText(info.get(INFO.SLAVE_KIND)) === 'bridge'
         ? {

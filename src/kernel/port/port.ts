@@ -94,6 +94,7 @@ export class Ports {
         ifindex: link.peer,
         hostIfname: name,
         hostIfindex: link.ifindex,
+        hostQueued: link.qdisc !== undefined,
         mtu: bridge.mtu,
       },
       changed,
