@@ -11,6 +11,7 @@
 #include "parse.h"
 
 #define MULTICAST 1 /* of the first octet of a MAC */
+#define MTU_LEAST 576 /* every host takes that much (RFC 791): smaller packets are not measured */
 
 static __always_inline int shortcut(struct __sk_buff *skb, __u32 tunnel)
 {
@@ -30,9 +31,11 @@ static __always_inline int shortcut(struct __sk_buff *skb, __u32 tunnel)
 	struct station *station = bpf_map_lookup_elem(&stations, &key);
 	if (!station || !(station->flags & STATION_DIRECT))
 		return VERDICT_PASS;
-	/* Nothing goes back to where it came from; what is too large is the bridge's to drop, as ever. */
+	/* Nothing goes back to where it came from; what is too large is the bridge's to drop, as ever. What will be cut fits. */
 	__u32 out = station->ifindex;
-	if (out == skb->ifindex || bpf_check_mtu(skb, out, &mtu, 0, 0))
+	if (out == skb->ifindex)
+		return VERDICT_PASS;
+	if (!skb->gso_size && skb->len > MTU_LEAST && bpf_check_mtu(skb, out, &mtu, 0, 0))
 		return VERDICT_PASS;
 	return out == tunnel || station->flags & STATION_QUEUED ? bpf_redirect(out, 0) : bpf_redirect_peer(out, 0);
 }

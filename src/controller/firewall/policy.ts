@@ -23,14 +23,13 @@ export interface PolicyNetwork {
 
 /**
  * The administrator's table: made when absent, with chains that see traffic before ours: as it comes in, published ports
- * by the address and port that clients ask for, then what is forwarded and what is for this host. Never rewritten.
+ * by the address and port that clients ask for, then what is forwarded. Never rewritten.
  */
 export const ADMIN_TABLE = 'sluice-admin';
 export const ADMIN_RULESET = `table inet ${ADMIN_TABLE} {
   comment "yours: Sluice made it empty and never changes it"
   chain prerouting { type filter hook prerouting priority dstnat - 20; policy accept; }
   chain forward { type filter hook forward priority filter - 20; policy accept; }
-  chain input { type filter hook input priority filter - 20; policy accept; }
 }
 `;
 
@@ -131,6 +130,8 @@ export function renderPolicy(instance: string, networks: readonly PolicyNetwork[
   const alone = (family: boolean): string[] =>
     gateways.filter(({ gateway }) => v6(gateway) === family).map(({ gateway }) => gateway);
 
+  // Bridges share a prefix, but for those that were given a name: most packets are told apart without a look into the set.
+  const quick = all.every(({ ifname }) => ifname.startsWith('sl')) ? '    iifname != "sl*" accept\n' : '';
   return `table ${table}
 delete table ${table}
 table ${table} {
@@ -170,7 +171,7 @@ ${renderPaths(paths)}  chain forward {
   }
   chain input {
     type filter hook input priority filter; policy accept;
-    iifname != @networks accept
+${quick}    iifname != @networks accept
     iifname . ip daddr @own4 accept
     iifname . ip6 daddr @own6 accept
     ip daddr @gateways4 counter drop comment "gateway of another network"
