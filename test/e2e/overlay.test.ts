@@ -115,8 +115,33 @@ describe('an overlay on one host', () => {
       for (const address of [FAR.ipv4, '10.50.0.1']) expect(await box.ping(address), address).toBe(true);
     expect(await a.ping(c.ipv4!)).toBe(true);
     expect(await b.ping(c.ipv4!)).toBe(false);
+    // Only who comes second needs a way of its own.
+    const slots = async () => [(await inspect('one')).status.detail.slot, (await inspect('two')).status.detail.slot];
+    expect(await slots()).toEqual([undefined, 1]);
+    expect((await host.client.diff()).items).toEqual([]);
     const both = await host.sluice(['network', 'connect', 'two', 'a']);
     expect(both.stderr).toContain('network.overlap');
+    await host.cli('sandbox', 'rm', 'a', 'b', 'c');
+    await host.cli('network', 'rm', 'one', 'two');
+  });
+
+  test('where a subnet comes to be shared later, one of the two gets a way of its own', async () => {
+    await host.cli('network', 'create', '--driver', 'overlay', '--subnet', '10.52.0.0/24', 'one');
+    await host.cli('network', 'create', '--driver', 'overlay', '--subnet', '10.53.0.0/30', 'two');
+    const [a, b] = [
+      await sandbox(host, 'a', '--network', 'one', '--ip', '10.52.0.9'),
+      await sandbox(host, 'b', '--network', 'two'),
+    ];
+    const slots = async () =>
+      [(await inspect('one')).status.detail.slot, (await inspect('two')).status.detail.slot].filter(
+        (slot) => slot !== undefined,
+      );
+    expect(await slots()).toEqual([]);
+    await host.cli('network', 'update', '--subnet-add', '10.52.0.0/24', 'two');
+    await eventually(async () => (await slots()).length === 1);
+    const c = await sandbox(host, 'c', '--network', 'two', '--ip', '10.52.0.9');
+    for (const box of [a, b, c]) expect(await box.ping(FAR.ipv4)).toBe(true);
+    expect(await slots()).toHaveLength(1);
     await host.cli('sandbox', 'rm', 'a', 'b', 'c');
     await host.cli('network', 'rm', 'one', 'two');
   });
@@ -149,10 +174,13 @@ describe('an overlay on one host', () => {
   });
 
   test('a killed daemon finds everything as it was, and mends what was changed meanwhile', async () => {
+    // Part of its subnet is routed elsewhere: it has a way of its own.
+    await host.must('ip route add blackhole 10.70.0.0/25');
     await host.cli('network', 'create', '--driver', 'overlay', '--subnet', '10.70.0.0/24', 'kept');
     const a = await sandbox(host, 'a', '--network', 'kept');
     const before = await devices();
     const { slot } = (await inspect('kept')).status.detail;
+    expect(slot).toBe(1);
     await host.daemon.kill();
     expect(await a.ping(FAR.ipv4)).toBe(true);
     await host.must(['nft', 'delete', 'table', 'inet', `sluice-${host.instance}-vxlan`]);
@@ -166,6 +194,7 @@ describe('an overlay on one host', () => {
     await eventually(async () => (await devices()) !== '', 15_000);
     await host.cli('sandbox', 'rm', 'a');
     await host.cli('network', 'rm', 'kept');
+    await host.must('ip route del blackhole 10.70.0.0/25');
   });
 
   test.each([
