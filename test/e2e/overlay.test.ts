@@ -67,6 +67,12 @@ describe('an overlay on one host', () => {
     await host.must(`nft 'table bridge wall { ${wall} };'`);
     await eventually(async () => (await shortcut()) === 'off: chain bridge wall forward sees bridged frames');
     expect(await reaches()).toEqual([false, true]);
+    // Not for a moment, while a new life looks around, either.
+    const restarted = Promise.all(Array.from({ length: 4 }, () => a.ping(b.ipv4!)));
+    await host.daemon.kill();
+    await host.daemon.start();
+    expect(await shortcut()).toBe('off: chain bridge wall forward sees bridged frames');
+    expect([...(await restarted), ...(await reaches())]).toEqual([false, false, false, false, false, true]);
     await host.must('nft delete table bridge wall');
     await eventually(async () => (await shortcut()) === 'on');
     expect(await reaches()).toEqual([true, true]);

@@ -19,6 +19,8 @@ import { asksForState, type Blocker, findBlockers, seesFrames } from './forward.
 import { ADMIN_RULESET, ADMIN_TABLE, type PolicyNetwork, renderPolicy } from './policy.ts';
 import { Guard, type VxlanGuard } from './vxlan.ts';
 
+type Ruleset = readonly Record<string, unknown>[];
+
 interface Written {
   readonly text: string;
   readonly digest: string;
@@ -38,11 +40,12 @@ export class Firewall {
   readonly #file: string;
   readonly #guard: Guard;
   /** By network that spans hosts: the chain of somebody else's that sees what stays within it. */
-  readonly #watchers = new Map<string, string>();
+  #watchers: ReadonlyMap<string, string> = new Map();
   #vxlan: Omit<VxlanGuard, 'bridges'> | null = null;
   /** Nothing is written before every network known at start has reported: a half table would cut the others off. */
   #open = false;
 
+  #rulesAtStart: Ruleset | undefined;
   readonly #manageDockerUser: boolean;
   readonly #underlay: () => Underlay;
 
@@ -61,6 +64,7 @@ export class Firewall {
   /** All networks that were there at start have been seen once. */
   async open(): Promise<void> {
     this.#open = true;
+    this.#rulesAtStart = undefined;
     // What an earlier life with another setting left.
     syncDockerUser(this.#nft, this.#context.instance, this.#manageDockerUser);
     await this.sync();
@@ -69,7 +73,12 @@ export class Firewall {
   async ensure(networkId: string, network: PolicyNetwork): Promise<void> {
     const known = this.#networks.get(networkId);
     this.#networks.set(networkId, network);
-    if (JSON.stringify(known) !== JSON.stringify(network)) await this.sync();
+    if (JSON.stringify(known) === JSON.stringify(network)) return;
+    if (this.#open) await this.sync();
+    if (this.#open || !network.tunnelled) return;
+    // A filter of somebody's is not gone past for the while until everything is known.
+    this.#rulesAtStart ??= this.#rules();
+    this.#watchers = this.#judged(this.#rulesAtStart).watchers;
   }
 
   async remove(networkId: string): Promise<void> {
@@ -121,7 +130,9 @@ export class Firewall {
     const { instance } = this.#context;
     const table = `inet ${policyTable(instance)}`;
     if (!this.#nft.tables().includes(`inet ${ADMIN_TABLE}`)) this.#nft.apply(ADMIN_RULESET);
-    const text = renderPolicy(instance, this.#tracked());
+    const { networks, watchers } = this.#judged();
+    this.#watchers = watchers;
+    const text = renderPolicy(instance, networks);
     const written = this.#read();
     const present = this.#nft.list(`table ${table}`);
     if (written?.text === text && present && digestTable(present) === written.digest) return [];
@@ -142,21 +153,26 @@ export class Firewall {
   }
 
   /** The networks; of those that span hosts whether somebody else's rules want what stays within them tracked, or see it at all. */
-  #tracked(): PolicyNetwork[] {
-    const networks = [...this.#networks];
-    this.#watchers.clear();
-    if (!networks.some(([, { tunnelled }]) => tunnelled)) return networks.map(([, network]) => network);
-    const ruleset = this.#nft.list('ruleset') ?? [];
+  #judged(rules?: Ruleset): { readonly networks: PolicyNetwork[]; readonly watchers: ReadonlyMap<string, string> } {
+    const watchers = new Map<string, string>();
+    if (![...this.#networks.values()].some(({ tunnelled }) => tunnelled))
+      return { networks: [...this.#networks.values()], watchers };
+    const ruleset = rules ?? this.#rules();
     const bridged = this.#bridged();
-    return networks.map(([id, network]) => {
+    const networks = [...this.#networks].map(([id, network]) => {
       const { ifname, slot, subnets } = network;
       if (!network.tunnelled || ifname === undefined) return network;
       const path = { ifname, subnets: subnets.map(({ cidr }) => cidr), devices: isPort, bridged };
       const watcher = seesFrames(ruleset, path, isOurs);
-      if (watcher) this.#watchers.set(id, watcher);
+      if (watcher) watchers.set(id, watcher);
       const isPast = !watcher && !network.bridged && slot === undefined;
       return { ...network, tracked: isPast || asksForState(ruleset, ifname, isOurs) };
     });
+    return { networks, watchers };
+  }
+
+  #rules(): Ruleset {
+    return this.#nft.list('ruleset') ?? [];
   }
 
   /** Families whose hooks bridged frames are taken through on this host. */
@@ -171,7 +187,7 @@ export class Firewall {
     const { instance } = this.#context;
     const table = `inet ${policyTable(instance)}`;
     const written = this.#read();
-    const current = written?.text === renderPolicy(instance, this.#tracked());
+    const current = written?.text === renderPolicy(instance, this.#judged().networks);
     const differences = current
       ? tableDifferences(table, written.digest, this.#nft.list(`table ${table}`))
       : [{ what: `nft table ${table}`, want: 'as the networks are now', have: 'not written yet' }];
