@@ -2,7 +2,7 @@
  * Programs on interfaces: a trampoline each, which says which attachment it is and tail-calls the stage. They are attached as clsact
  * filters, at once. A container may remove a filter from its own lo, a tcx link not; but making a link waits for a grace period with
  * the kernel's routing lock held, 10 ms and more, and so does its end. So, where there are links, `harden` moves the programs on
- * sandboxes' lo to them at leisure.
+ * sandboxes' lo and on tunnels to them at leisure.
  */
 import type { DataplaneCapabilities, Drift, Repair } from '../contracts/dataplane.ts';
 import type { Namespace } from '../contracts/kernel.ts';

@@ -14,6 +14,8 @@ export class Segments {
   readonly #tunnels = new Map<string, number>();
   /** Tunnel → the MACs behind it. */
   readonly #behind = new Map<number, Set<string>>();
+  /** Networks whose stations were seen to have its flags in this life: an earlier one may have ended in the middle of them. */
+  readonly #aligned = new Set<string>();
 
   constructor(fdOf: (map: string) => number) {
     this.#segments = new Table('segments', fdOf('segments'), NUMBER, SEGMENT);
@@ -30,9 +32,10 @@ export class Segments {
     const flags = direct ? STATION_DIRECT : 0;
     const changed = this.#segments.put({ number: tunnel }, { number, flags, id });
     this.#tunnels.set(id, tunnel);
-    if (!changed) return;
+    if (!changed && this.#aligned.has(id)) return;
     for (const [key, { ifindex, flags: before }] of this.#stations.entries())
       if (key.tunnel === tunnel) this.#stations.put(key, { ifindex, flags: flags | (before & STATION_QUEUED) });
+    this.#aligned.add(id);
   }
 
   get(id: string): { readonly number: number; readonly tunnel: number } | undefined {
@@ -41,14 +44,15 @@ export class Segments {
     return held && { number: held.number, tunnel: tunnel! };
   }
 
-  /** The shortcut ends first. */
+  /** The stations first, by which the shortcut ends: what is left when this life ends in the middle is found by the network. */
   remove(id: string): void {
     const tunnel = this.#tunnels.get(id);
     if (tunnel === undefined) return;
-    this.#segments.delete({ number: tunnel });
-    this.#tunnels.delete(id);
     for (const key of this.#stations.keys()) if (key.tunnel === tunnel) this.#stations.delete(key);
     this.#behind.delete(tunnel);
+    this.#segments.delete({ number: tunnel });
+    this.#tunnels.delete(id);
+    this.#aligned.delete(id);
   }
 
   ids(): string[] {

@@ -3,6 +3,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { readdirSync, rmdirSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { STATION, STATION_DIRECT, STATION_KEY } from '../../src/balancer/maps/layout.ts';
 import type { Dataplane } from '../../src/contracts/dataplane.ts';
 import {
   closeFd,
@@ -11,6 +12,7 @@ import {
   mapDelete,
   mapEntries,
   mapInfo,
+  mapLookup,
   mapUpdate,
   objectGet,
 } from '../../src/kernel/bpf/bpf.ts';
@@ -245,6 +247,24 @@ describe('kill -9', () => {
     next.off();
     expect(readdirSync(bed.bpffs)).not.toContain(instance);
   });
+});
+
+test('a life that ended while it closed the shortcut of a network: the next one closes the rest', async () => {
+  const instance = 'halfway';
+  const tunnel = bed.kernel.host.netlink.link('br0')!.ifindex;
+  const segment = { id: idOf(78), number: 78, tunnel, direct: false };
+  const key = STATION_KEY.encode({ tunnel, mac: '02:42:0a:32:00:02' });
+  const first = await bed.start({ instance });
+  first.ensureSegment(segment);
+  first.syncStations(tunnel, new Set(['02:42:0a:32:00:02']));
+  const fd = objectGet(join(bed.bpffs, instance, 'v1/maps/stations'))!;
+  mapUpdate(fd, key, STATION.encode({ ifindex: tunnel, flags: STATION_DIRECT }));
+  first.close();
+  const next = await bed.start({ instance });
+  next.ensureSegment(segment);
+  expect(STATION.decode(mapLookup(fd, key, STATION.size)!).flags).toBe(0);
+  closeFd(fd);
+  next.off();
 });
 
 describe('an audit', () => {
