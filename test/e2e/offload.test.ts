@@ -152,6 +152,12 @@ print('got',n,flush=True)`);
     await eventually(() => sent.output().includes('got 3000000'));
     // The other host's card is well.
     expect(await said(b, 'ChecksumOffload')).toBeNull();
+    // There and back: whose tunnel it is says so, whoever asks.
+    for (const [host, from, to] of [
+      [a, 'one', 'two'],
+      [b, 'two', 'one'],
+    ] as const)
+      expect(await host!.cli('trace', from, to)).toMatch(/tunnel +a .*is up.*Tx checksum offload.*switched off/);
   });
 
   test('it stays off: for a restarted daemon, on networks made later, and where somebody switches it on', {

@@ -66,6 +66,8 @@ export interface RemoteFact {
   readonly echo?: boolean;
   /** Packets of full size that do not get through. */
   readonly narrow?: string;
+  /** An offload of this host's card that spoils checksums, and is kept off. */
+  readonly spoilt?: string;
   readonly answer: { readonly steps: readonly TraceStep[] } | { readonly error: string };
 }
 
@@ -90,6 +92,9 @@ export function differenceWords({ what, want, have }: Difference): string {
   if (want === undefined) return `${what} should not be there`;
   return `${what} should be ${want} and is ${have}`;
 }
+
+/** What is well, and what is to be known beside it. */
+export const withNote = (ok: string, note: string | undefined): string => (note ? `${ok}; ${note}` : ok);
 
 /** Ok, or wrong by the first of what differs. */
 export function stepOf(
@@ -227,7 +232,7 @@ function routeStep({ node, sandbox, enter }: TraceFacts, { address, route, missi
 }
 
 function remoteSteps({ node }: TraceFacts, { address }: HopFact, sandbox: string, remote: RemoteFact): TraceStep[] {
-  const { mac, vtep, place, devices, peers } = remote;
+  const { mac, vtep, place, devices, peers, spoilt } = remote;
   const of = (...tables: PeerDifference['table'][]): Difference[] =>
     place ? peers.filter(({ table }) => tables.includes(table)).map((one) => peerDifference(one, place)) : [];
   const entries = (
@@ -247,7 +252,7 @@ function remoteSteps({ node }: TraceFacts, { address }: HopFact, sandbox: string
       node,
       place?.device ?? 'VXLAN',
       devices,
-      'the VXLAN device is up, on its bridge, and its port guarded',
+      withNote('the VXLAN device is up, on its bridge, and its port guarded', spoilt),
     ),
     hostStep(node, remote),
   ];
@@ -274,7 +279,7 @@ function hostStep(node: string, { node: other, vtep, state, echo, narrow }: Remo
   return {
     ...step,
     state: 'ok',
-    reason: `its kernel answers${daemon}${narrow ? `; ${narrow}` : ''}`,
+    reason: withNote(`its kernel answers${daemon}`, narrow),
     command: narrow && command,
   };
 }

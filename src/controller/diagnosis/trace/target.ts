@@ -10,7 +10,7 @@ import type { Spaces } from '../../spaces.ts';
 import { troubleOf } from '../../tracker.ts';
 import type { Differ } from '../diff.ts';
 import { peerDifference } from '../network.ts';
-import { stepOf } from './plan.ts';
+import { stepOf, withNote } from './plan.ts';
 
 /** Asked of the node that has the endpoint. */
 export interface TargetQuestion {
@@ -80,7 +80,10 @@ async function wayBack(
       node,
       place?.device ?? 'VXLAN',
       amiss,
-      'the VXLAN device is up, on its bridge, and lets in what comes',
+      withNote(
+        'the VXLAN device is up, on its bridge, and lets in what comes',
+        troubleOf(tracker, 'node', node, 'ChecksumOffload'),
+      ),
     ),
   ];
   if (place) steps.push(stepOf('forwarding', node, from.mac, back, `answers go back to ${from.vtep ?? 'it'}`));

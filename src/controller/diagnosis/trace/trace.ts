@@ -304,6 +304,7 @@ export class Tracer {
       state: others?.sessionOf(node).state ?? 'ready',
       echo,
       narrow: troubleOf(context.tracker, 'node', context.node, 'UnderlayMtu'),
+      spoilt: troubleOf(context.tracker, 'node', context.node, 'ChecksumOffload'),
       answer,
     };
   }
