@@ -16,8 +16,8 @@ import type { Scale } from './population.ts';
 import { type SeededEndpoint, seed } from './seed.ts';
 import type { Answers, Order } from './worker.ts';
 
-/** Nodes of one process. */
-const NODES_A_PROCESS = 125;
+/** Nodes of one process: as many as can wait while one of them takes over what the store has. */
+const NODES_A_PROCESS = 25;
 const REDIS_UP_MS = 10_000;
 /** Until every node has woken up, has a session and has seen every other one; 500 nodes look every 5 s. */
 const SETTLED_MS_MAX = 120_000;

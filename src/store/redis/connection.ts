@@ -12,6 +12,8 @@ import { nameOf, type RedisPlace } from './url.ts';
 
 /** Time for one command, milliseconds, the wait for a connection included. */
 export const COMMAND_MS_MAX = 1_000;
+/** Time for a list, milliseconds: of a large cluster it is dozens of megabytes, and after an outage all nodes ask for theirs at once. */
+export const LIST_MS_MAX = 10_000;
 /** Time to read an answer that arrived while the process was busy, milliseconds. */
 const READ_MS = 20;
 /** Pauses between attempts to connect: by 50 ms longer each up to this. */
@@ -53,9 +55,9 @@ export class Connection {
     return this.#awaySince === undefined;
   }
 
-  /** Runs a script; its answer. Fails with `store.unavailable` or `store.full`. */
-  async run(script: Script, keys: readonly string[], args: readonly Argument[]): Promise<unknown> {
-    return this.#limited(COMMAND_MS_MAX, async () => {
+  /** Runs a script; its answer, which is to be here within `ms`. Fails with `store.unavailable` or `store.full`. */
+  async run(script: Script, keys: readonly string[], args: readonly Argument[], ms = COMMAND_MS_MAX): Promise<unknown> {
+    return this.#limited(ms, async () => {
       try {
         return await this.#client.evalsha(script.sha, keys.length, ...keys, ...args);
       } catch (error) {
@@ -110,8 +112,11 @@ export class Connection {
     try {
       return await this.#inTime(ms, work(), () => {
         this.#reason = `no answer within ${ms} ms`;
-        // It hangs or the way there is cut: only a new connection can tell.
-        if (!this.#closed) this.#client.disconnect(true);
+        // It hangs or the way there is cut: only a new connection can tell. The first of many who wait in vain asks for it.
+        if (!this.#closed && this.#awaySince === undefined) {
+          this.#lost();
+          this.#client.disconnect(true);
+        }
         return away();
       });
     } catch (error) {

@@ -14,7 +14,7 @@ import { hexId } from '../../model/id.ts';
 import { clusterTopic, leasePrefix } from '../../model/keys.ts';
 import { LOG_MAX } from '../follow.ts';
 import { expectTerm, textOf, writesOf } from '../write.ts';
-import { Connection } from './connection.ts';
+import { Connection, LIST_MS_MAX } from './connection.ts';
 import { FIXED_KEYS, SCRIPTS, type Script } from './script.ts';
 import { RedisSession } from './session.ts';
 import { ensureGuarded, parseRedisUrl } from './url.ts';
@@ -139,7 +139,9 @@ export class RedisStore implements Store {
     prefix: string,
     { upTo, concerning = '' }: ListOptions = {},
   ): Promise<{ items: Entry<T>[]; revision: number }> {
-    const [, revision, found] = await this.call(SCRIPTS.list, [], [prefix, String(upTo ?? ''), concerning]);
+    const [, revision, found] = await this.call(SCRIPTS.list, [], [prefix, String(upTo ?? ''), concerning], {
+      ms: LIST_MS_MAX,
+    });
     const flat = found as string[];
     const items: Entry<T>[] = [];
     for (let at = 0; at < flat.length; at += 2) items.push(entryOf<T>(flat[at]!, flat[at + 1]!));
@@ -210,20 +212,20 @@ export class RedisStore implements Store {
 
   /**
    * Runs a script on the store that is there. Where Redis was emptied, makes a store; where it lacks what was seen of it, begins a new incarnation.
-   * `bound`: fails with `store.conflict` rather than run in another incarnation than it was asked in.
+   * `ms`: until when its answer is to be here. `bound`: fails with `store.conflict` rather than run in another incarnation than it was asked in.
    */
   async call(
     script: Script,
     streams: readonly string[],
     args: readonly string[] = [],
-    how: { readonly connection?: Connection; readonly bound?: boolean } = {},
+    how: { readonly connection?: Connection; readonly bound?: boolean; readonly ms?: number } = {},
   ): Promise<Answer> {
     const asked = this.#incarnation;
     const connection = how.connection ?? this.#connection;
     for (let round = 0; round < ROUNDS_MAX; round++) {
       const incarnation = this.#incarnation;
       const head = [incarnation, String(this.#seen), this.#cluster];
-      const answer = (await connection.run(script, [...FIXED, ...streams], [...head, ...args])) as Answer;
+      const answer = (await connection.run(script, [...FIXED, ...streams], [...head, ...args], how.ms)) as Answer;
       switch (answer[0]) {
         case 'EMPTY':
           await this.#become(await this.#begin(SCRIPTS.init, []), incarnation, 'it was empty');
