@@ -2,8 +2,8 @@
  * What a newer version wrote into an object and this one does not know: pure. Daemons of two versions share a store while a cluster is upgraded, and
  * a version only ever adds: fields, values of a choice, kinds of records. Whoever rewrites a list or a part of an object takes along what it does not know.
  */
-import type { ReplicaTemplate } from '../model/container/request.ts';
-import type { PublishSpec } from '../model/container.ts';
+import type { MountRequest, ReplicaTemplate } from '../model/container/request.ts';
+import type { HealthSpec, MountSpec, PublishSpec, RestartSpec } from '../model/container.ts';
 import type { PlacementSpec } from '../model/service/placement.ts';
 import { type BackendSpec, isProtocol, type ReplicaSpec, type ServicePort } from '../model/service.ts';
 
@@ -21,6 +21,16 @@ const PUBLISH: Fields<PublishSpec> = {
   mode: true,
   from: true,
 };
+const HEALTH: Fields<HealthSpec> = {
+  test: true,
+  intervalMs: true,
+  timeoutMs: true,
+  retries: true,
+  startPeriodMs: true,
+};
+const RESTART: Fields<RestartSpec> = { name: true, retriesMax: true };
+const MOUNT: Fields<MountRequest> = { type: true, source: true, target: true, readOnly: true, options: true };
+const MOUNT_TYPES: { readonly [T in MountSpec['type']]: true } = { bind: true, volume: true, tmpfs: true };
 const TEMPLATE: Fields<ReplicaTemplate> = {
   image: true,
   entrypoint: true,
@@ -94,8 +104,20 @@ export const keepingPublish = (before: readonly PublishSpec[], next: readonly Pu
 export const keepingReplicas = (before: ReplicaSpec | undefined, next: ReplicaSpec): ReplicaSpec =>
   keeping(before, next, REPLICAS);
 
-export const keepingTemplate = (before: ReplicaTemplate | undefined, next: ReplicaTemplate): ReplicaTemplate =>
-  keeping(before, next, TEMPLATE);
+/** Also in what it is made of: mounts go by where they are inside. */
+export function keepingTemplate(before: ReplicaTemplate | undefined, next: ReplicaTemplate): ReplicaTemplate {
+  const { health, restart } = next;
+  const mounts = keepingEach(before?.mounts ?? [], next.mounts ?? [], MOUNT, {
+    isSame: (a, b) => a.target === b.target,
+    isKnown: ({ type }) => Object.hasOwn(MOUNT_TYPES, type),
+  });
+  return {
+    ...keeping(before, next, TEMPLATE),
+    ...(health && { health: keeping<Partial<HealthSpec>>(before?.health, health, HEALTH) }),
+    ...(restart && { restart: keeping<Partial<RestartSpec>>(before?.restart, restart, RESTART) }),
+    ...(mounts.length > 0 && { mounts }),
+  };
+}
 
 /** None, where neither the request nor anything unknown asks for one. */
 export function keepingPlacement(before?: PlacementSpec, next?: PlacementSpec): PlacementSpec | undefined {

@@ -160,6 +160,58 @@ describe.each(['memory', 'sqlite'] as const)('objects of the next version, on %s
     expect(after.placement).not.toHaveProperty('perNodeMax');
   });
 
+  test('what a template is made of keeps it: health, restart, mounts by their place, and mounts of a kind that is new', async () => {
+    const container = {
+      image: 'app',
+      health: { test: ['CMD', 'true'] },
+      restart: { name: 'on-failure' as const },
+      mounts: [{ type: 'tmpfs' as const, target: '/tmp' }],
+    };
+    const { object } = await desired.services.put('shop', { network: 'web', replicas: { count: 1, container } });
+    const image = { type: 'image', target: '/data', later };
+    await upgrade(object, (spec) => ({
+      ...spec,
+      replicas: {
+        ...spec.replicas,
+        container: {
+          ...spec.replicas!.container,
+          health: { ...spec.replicas!.container.health, later },
+          restart: { ...spec.replicas!.container.restart, later },
+          mounts: [{ ...spec.replicas!.container.mounts![0], later }, image],
+        },
+      },
+    }));
+    const again = async (more: object) => {
+      await desired.services.put('shop', {
+        network: 'web',
+        replicas: { count: 1, container: { ...container, ...more } },
+      });
+      return (await kept(object)).spec.replicas!;
+    };
+    expect((await again({})).version).toBe(1);
+    const changed = await again({
+      health: { test: ['CMD', 'false'] },
+      mounts: [
+        { type: 'tmpfs', target: '/var' },
+        { type: 'tmpfs', target: '/tmp', readOnly: true },
+      ],
+    });
+    expect(changed.version).toBe(2);
+    expect(changed.container).toMatchObject({
+      health: { test: ['CMD', 'false'], later },
+      restart: { name: 'on-failure', later },
+    });
+    expect(changed.container.mounts).toEqual([
+      { type: 'tmpfs', target: '/var' },
+      { type: 'tmpfs', target: '/tmp', readOnly: true, later },
+      image,
+    ]);
+    // Whoever asks for none takes away what it knows.
+    const bare = (await again({ health: undefined, mounts: undefined })).container;
+    expect(bare.mounts).toEqual([image]);
+    expect(bare.health).toBeUndefined();
+  });
+
   test('volumes and nodes keep it', async () => {
     const { object } = await desired.volumes.put('data', {});
     await upgrade(object, (spec) => spec);

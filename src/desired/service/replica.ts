@@ -34,8 +34,8 @@ export function replicasOf(
     throw new SluiceError('request.invalid', `the name of a service with replicas has at most ${NAME_MAX} characters`, {
       name: service,
     });
-  // A container like this must be possible.
-  specOf(replicaName(service, 1), container, image, '', { nameVolume: () => 'volume', publish: [] });
+  // A container like this must be possible; what only a newer version understands is for that to judge.
+  specOf(replicaName(service, 1), asked, image, '', { nameVolume: () => 'volume', publish: [] });
   const imageId = image.id;
   const same = before && sameJson([before.container, before.imageId], [container, imageId]);
   const version = same ? before.version : (before?.version ?? 0) + 1;
