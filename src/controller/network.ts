@@ -11,6 +11,7 @@ import type { Firewall } from './firewall/firewall.ts';
 import { chooseSlot, ensurePath, removePath } from './firewall/path.ts';
 import type { OffloadController } from './offload/offload.ts';
 import type { TunnelDetail } from './peer/peer.ts';
+import { reportVni } from './peer/vni.ts';
 import { reportNameless } from './service/nameless.ts';
 
 /** Options that, when false, leave all to the bridge. */
@@ -52,6 +53,7 @@ export class NetworkController {
     if (!network) return;
     if (network.removing) return this.#remove(network);
     await reportNameless(this.#context, network);
+    await reportVni(this.#context, network);
     await this.#ensure(network);
   }
 

@@ -65,6 +65,8 @@ export const CONDITIONS = {
     "A chain of somebody else's (ufw, firewalld) drops by default what comes in, and nobody said who may use a published port: it is published on 127.0.0.1 and ::1 alone. `from=any` or `from=CIDR` lets strangers in.",
   NameTaken:
     'When the store was lost another object of the kind was given the name before this one was put back: it works as before and answers to its id alone. It has its name again as soon as the other one is removed.',
+  VniTaken:
+    'When the store was lost another network was given the VNI before this one was put back: both work, but no host can take part in both. The message names the other one; either is to be made anew.',
   Unencrypted: 'Frames of this overlay network cross the underlay in the clear.',
 } as const satisfies Readonly<Record<string, string>>;
 

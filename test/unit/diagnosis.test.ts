@@ -104,6 +104,29 @@ describe('two nodes and a network across them', () => {
     });
   });
 
+  test('two networks with one VNI, as after a loss of the store: each is told of the other, on both nodes', async () => {
+    const mesh = await a!.desired.networks.get('mesh');
+    const other = { ...mesh, id: 'e'.repeat(64), name: 'late' };
+    const told = async (node: DiagnosisNode, { id }: { readonly id: string }) =>
+      (await node.desired.statuses.get('network', id))?.conditions.find(
+        ({ type, active }) => type === 'VniTaken' && active,
+      )?.message;
+    await store.transact([{ op: 'put', key: `network/${other.id}`, value: other }]);
+    for (const node of [a!, b!]) {
+      await vi.waitFor(async () =>
+        expect(await told(node, other)).toContain(`VNI ${mesh.spec.vni} is that of network mesh`),
+      );
+      node.controllers.auditSoon();
+      await vi.waitFor(async () => expect(await told(node, mesh)).toContain('of network late (eeeeeeeeeeee), too'));
+    }
+    expect(await wrong('server')).toBe(WHOLE);
+    await store.transact([{ op: 'delete', key: `network/${other.id}` }]);
+    for (const node of [a!, b!]) {
+      node.controllers.auditSoon();
+      await vi.waitFor(async () => expect(await told(node, mesh)).toBeUndefined());
+    }
+  });
+
   test('a question that is none is refused', async () => {
     await expect(a!.questions.ask('b', 'weather', {})).rejects.toMatchObject({ code: 'request.invalid' });
   });
