@@ -169,16 +169,19 @@ export class Crowd {
     rmSync(this.folder, { recursive: true, force: true });
   }
 
-  /** One node after the other, as many at once as there are processors: each lists the store, and all share this machine. */
+  /** Process by process, as many at once as there are processors: each node lists the store, and whoever is up already stands still meanwhile. */
   async #start(url: string, dir: string): Promise<void> {
-    const left = Array.from({ length: this.scale.nodes }, (_, at) => at);
-    // Those of one process not one after the other: it has one processor.
-    left.sort((a, b) => (a % NODES_A_PROCESS) - (b % NODES_A_PROCESS) || a - b);
+    const left = this.#workers.map((worker, at) => ({ worker, first: at * NODES_A_PROCESS }));
     const lane = async (): Promise<void> => {
-      for (let node = left.shift(); node !== undefined; node = left.shift())
-        await this.#workerOf(node).ask({ do: 'start', url, dir, node });
+      for (let next = left.shift(); next !== undefined; next = left.shift()) {
+        const { worker, first } = next;
+        for (let node = first; node < Math.min(first + NODES_A_PROCESS, this.scale.nodes); node++)
+          await worker.ask({ do: 'start', url, dir, node });
+        worker.child.kill('SIGSTOP');
+      }
     };
     await Promise.all(Array.from({ length: availableParallelism() }, lane));
+    this.#signal('SIGCONT');
   }
 
   #workerOf(node: number): Worker {
