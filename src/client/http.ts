@@ -1,5 +1,5 @@
 /** One call on node:http, and how its failures become coded errors. */
-import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http';
+import type { Agent, ClientRequest, IncomingMessage, RequestOptions } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../clock.ts';
 import { ERROR_CODES, type ErrorCode, SluiceError, toSluiceError } from '../errors.ts';
@@ -26,6 +26,9 @@ export interface Caller {
 
 /** A list of 100 000 objects has about 64 MiB. */
 const ANSWER_BYTES_MAX = 256 * 1024 * 1024;
+
+/** Connections that wait for the next call, each until a second before the daemon would close it. */
+const IDLE_MAX = 8;
 
 interface Place {
   readonly host: string;
@@ -105,12 +108,19 @@ function sendArchive(request: ClientRequest, archive: AsyncIterable<Uint8Array>)
   });
 }
 
+/** Whether the call was not begun: its connection had waited, and the daemon had closed it before anything was written. */
+const isUnsent = (request: ClientRequest, error: unknown): boolean =>
+  request.reusedSocket && (error as NodeJS.ErrnoException).code === 'EPIPE';
+
 export function createCaller(where: string, timeoutMs: number, clock: Clock): Caller {
   const { host, connect } = placeOf(where);
+  let waiting: Agent | undefined;
 
-  function send(method: string, path: string, options: CallOptions): ClientRequest {
+  /** `alone`: by a connection of its own. */
+  function send(method: string, path: string, options: CallOptions, alone: boolean): ClientRequest {
     // Not `import`: an ES import of node:http evaluates its getters, among them all of undici, 30 ms that a CLI feels.
     const http = process.getBuiltinModule('node:http');
+    waiting ??= new http.Agent({ keepAlive: true, maxFreeSockets: IDLE_MAX });
     const query = new URLSearchParams();
     for (const [key, value] of Object.entries(options.query ?? {})) {
       if (value !== undefined) query.set(key, String(value));
@@ -125,8 +135,7 @@ export function createCaller(where: string, timeoutMs: number, clock: Clock): Ca
     const place: RequestOptions & { readonly servername: string } = { ...connect, servername: '' };
     const request = http.request({
       ...place,
-      // A connection each: a pooled one may have died with the daemon, and a call lost on it cannot be told from one served.
-      agent: false,
+      agent: alone || archive ? false : waiting,
       method,
       path: query.size > 0 ? `${path}?${query}` : path,
       headers: { host: 'sluice', ...(body === undefined && !archive ? {} : entity), ...options.headers },
@@ -143,11 +152,12 @@ export function createCaller(where: string, timeoutMs: number, clock: Clock): Ca
     path: string,
     options: CallOptions,
     use: (answer: IncomingMessage) => Promise<T>,
+    alone = false,
   ): Promise<T> {
     const limitMs = timeoutMs + (options.waitMs ?? 0);
     let late = false;
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-    const request = send(method, path, options).on('response', resolve).on('error', reject);
+    const request = send(method, path, options, alone).on('response', resolve).on('error', reject);
     const timer = clock.after(limitMs, () => {
       late = true;
       request.destroy();
@@ -159,6 +169,7 @@ export function createCaller(where: string, timeoutMs: number, clock: Clock): Ca
       return await use(answer);
     } catch (error) {
       if (error instanceof SluiceError || options.signal?.aborted) throw error;
+      if (!late && isUnsent(request, error)) return within(method, path, options, use, true);
       if (!late) throw broken(host, error as NodeJS.ErrnoException);
       const message = `the daemon at ${host} did not answer ${method} ${path} within ${limitMs / 1000} s`;
       throw new SluiceError('daemon.unreachable', message, { host, limitMs }, error);
@@ -177,10 +188,10 @@ export function createCaller(where: string, timeoutMs: number, clock: Clock): Ca
         return value as never;
       }),
     text: (method, path, options = {}) => within(method, path, options, readBody),
-    open: (method, path, options = {}) => within(method, path, options, async (answer) => answer),
+    open: (method, path, options = {}) => within(method, path, options, async (answer) => answer, true),
     async upgrade(path, protocol) {
       const { promise, resolve, reject } = Promise.withResolvers<{ socket: Duplex; head: Uint8Array }>();
-      const request = send('POST', path, { headers: { connection: 'Upgrade', upgrade: protocol } })
+      const request = send('POST', path, { headers: { connection: 'Upgrade', upgrade: protocol } }, true)
         .on('upgrade', (_, socket, head) => resolve({ socket, head }))
         .on('response', (answer) => {
           readBody(answer).then((body) => reject(errorOf(answer.statusCode ?? 0, body)), reject);
