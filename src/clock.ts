@@ -17,6 +17,8 @@ export interface Clock {
   after(ms: number, fn: () => void): Timer;
   /** Resolves after `ms`, or rejects with the signal's reason. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
+  /** Resolves in the next turn of the event loop: what is ready to be sent goes out first. */
+  turn(): Promise<void>;
   /** `n` random bytes. */
   random(n: number): Uint8Array;
 }
@@ -30,6 +32,7 @@ export const systemClock: Clock = {
     return { cancel: () => clearTimeout(timer) };
   },
   sleep: (ms, signal) => sleep(ms, undefined, { signal }),
+  turn: () => new Promise((resolve) => setImmediate(resolve)),
   // Loaded when it is needed: node:crypto costs the CLI's start 8 ms.
   random: (n) => process.getBuiltinModule('node:crypto').randomBytes(n),
 };

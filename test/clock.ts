@@ -27,6 +27,7 @@ export function createManualClock(seed = 1): ManualClock {
           reject(signal.reason);
         });
       }),
+    turn: () => Promise.resolve(),
     // xorshift32 (Marsaglia 2003).
     random: (n) =>
       Uint8Array.from({ length: n }, () => {

@@ -131,8 +131,8 @@ export class Loop {
     const waiting = this.#waiting.get(key) ?? [];
     this.#waiting.delete(key);
     try {
-      // Off the caller's stack: a trigger never runs a reconciliation inside itself.
-      await Promise.resolve();
+      // Off the caller's stack: a trigger never runs a reconciliation inside itself, and whoever asked for it has its answer first.
+      await clock.turn();
       await reconcile(key);
       this.#failures.get(key)?.timer.cancel();
       this.#failures.delete(key);

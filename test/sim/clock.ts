@@ -139,6 +139,8 @@ export class LifeClock implements Clock {
     });
   }
 
+  turn = (): Promise<void> => Promise.resolve();
+
   /** How long the host goes on doing nothing. */
   get pausedMs(): number {
     return Math.max(0, this.#host.pausedUntil - this.#time.now);

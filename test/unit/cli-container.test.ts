@@ -200,7 +200,9 @@ describe('a life', () => {
     expect(await cli.must('wait life')).toBe('0\n');
     expect(await cli.must('start life')).toBe('life\n');
     expect(await cli.must('stop -t 100ms life')).toBe('life\n');
-    expect(bed.runtime.calls).toEqual(['create life', 'start life', 'kill life SIGTERM']);
+    // Whoever ended before may still be taken apart.
+    const calls = bed.runtime.calls.filter((call) => call.split(' ')[1] === 'life');
+    expect(calls).toEqual(['create life', 'start life', 'kill life SIGTERM']);
     expect(await cli.must('wait life')).toBe('143\n');
     expect(await cli.must('ps -a')).toMatch(/Exited \(143\) \d+ seconds? ago/);
     await cli.must('start life');

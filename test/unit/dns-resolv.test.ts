@@ -79,6 +79,7 @@ describe('a connection', () => {
       return { cancel: () => this.#timers.splice(this.#timers.indexOf(timer) >>> 0, 1) };
     }
     sleep = (): Promise<void> => Promise.resolve();
+    turn = (): Promise<void> => Promise.resolve();
     random = (n: number): Uint8Array => new Uint8Array(n);
     pass(ms: number): void {
       this.time += ms;

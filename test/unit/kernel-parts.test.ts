@@ -170,6 +170,7 @@ describe('the fake', () => {
         return { cancel: () => undefined };
       },
       sleep: async () => undefined,
+      turn: async () => undefined,
       random: (n: number) => new Uint8Array(n),
     };
     using kernel = createFakeKernel({ clock });
