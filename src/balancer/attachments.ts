@@ -17,7 +17,7 @@ import {
   programInfo,
   programNameById,
 } from '../kernel/bpf/bpf.ts';
-import { type Direction, type TcHook, tcAttach, tcDetach, tcQuery } from '../kernel/bpf/tc.ts';
+import { type Direction, type TcHook, tcAttach, tcAttachFirst, tcDetach, tcQuery } from '../kernel/bpf/tc.ts';
 import { STAGE, type Stage, VERDICT_PASS } from './maps/layout.ts';
 import type { Pins } from './pins.ts';
 
@@ -207,18 +207,20 @@ export class Attachments {
   }
 
   #attach(name: string, target: Target): void {
-    if (this.#stands(name, target)) {
+    // All pins are known since the start: of a new name there is none.
+    const isNew = !this.#pinned.has(name) && this.#pins.older().length === 0;
+    if (!isNew && this.#stands(name, target)) {
       this.#pinned.add(name);
       return;
     }
     // One that leads to another interface, or to none.
-    if (this.#pins.has('links', name)) this.#pins.detach(name);
+    if (!isNew && this.#pins.has('links', name)) this.#pins.detach(name);
+    this.#pinned.add(name);
     this.#withProgram(target, (program) => {
       const link = this.#takeLink(name, target, program);
-      if (link === null) this.#attachFilter(name, target, program);
+      if (link === null) this.#attachFilter(name, target, program, isNew);
       else this.#pinLink(name, link);
     });
-    this.#pinned.add(name);
     for (const generation of this.#pins.older()) {
       this.#pins.remove('links', name, generation);
       this.#pins.remove('progs', name, generation);
@@ -303,11 +305,13 @@ export class Attachments {
     }
   }
 
-  /** The pin first: what it names can be looked for, whatever happens next. */
-  #attachFilter(name: string, target: Target, program: number): void {
+  /** The pin first: what it names can be looked for, whatever happens next. `isNew`: most likely nobody has anything there. */
+  #attachFilter(name: string, target: Target, program: number, isNew: boolean): void {
     this.#pins.put('progs', name, program);
     target.namespace.run(() => {
-      for (const hook of this.#hooks(target)) {
+      const hooks = this.#hooks(target);
+      if (isNew && tcAttachFirst(hooks[0]!, program)) return;
+      for (const hook of hooks) {
         const holder = tcQuery(hook);
         if (holder !== 0 && programNameById(holder) !== this.#name) continue;
         tcAttach(hook, program);

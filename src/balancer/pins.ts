@@ -17,6 +17,7 @@ export class Pins {
   readonly #root: string;
   /** 0 until `use`. */
   generation = 0;
+  #older: readonly number[] = [];
 
   constructor(bpffs: string, instance: string) {
     this.#root = join(bpffs, instance);
@@ -30,12 +31,13 @@ export class Pins {
   }
 
   /** Generations before the one in use: programs there still run, or their removal was cut short. */
-  older(): number[] {
-    return this.generations().filter((generation) => generation < this.generation);
+  older(): readonly number[] {
+    return this.#older;
   }
 
   use(generation: number): void {
     this.generation = generation;
+    this.#older = this.generations().filter((other) => other < generation);
     for (const kind of KINDS) mkdirSync(this.#dir(kind), { recursive: true });
     for (const kind of KINDS) for (const name of this.names(kind)) if (name.endsWith(NEXT)) this.remove(kind, name);
   }
@@ -93,6 +95,7 @@ export class Pins {
       rmdir(this.#dir(kind, generation));
     }
     rmdir(join(this.#root, `v${generation}`));
+    this.#older = this.#older.filter((other) => other !== generation);
   }
 
   removeRoot(): void {

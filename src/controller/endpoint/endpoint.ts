@@ -173,12 +173,13 @@ export class EndpointController {
     const { world, drivers, dataplane, tracker } = this.#context;
     const network = world.networks.get(endpoint.spec.network);
     const sandbox = world.sandboxes.get(endpoint.spec.sandbox);
+    const joined = this.#joins.get(endpoint.id)?.joined;
     this.#joins.delete(endpoint.id);
     await this.#withdraw(endpoint);
     const namespace = this.#spaces.get(endpoint.spec.sandbox);
     // Whoever still runs in the sandbox must not send from an address that is about to be somebody else's.
     const { ifname } = tracker.detail<EndpointDetail>('endpoint', endpoint.id);
-    if (namespace) withdrawInside(namespace, endpoint, ifname);
+    if (namespace) withdrawInside(namespace, endpoint, { ifname, joined });
     if (namespace && sandbox && !sandbox.removing) this.#routes(sandbox, namespace);
     fault('endpoint.withdrawn');
     if (network) {

@@ -13,6 +13,9 @@ export interface Inside {
 
 const bare = (address: string): string => address.split('/')[0]!;
 const hostPrefix = (address: string): string => `${bare(address)}/${address.includes(':') ? 128 : 32}`;
+/** As the addresses stand on the interface. */
+const cidrsOf = ({ addresses }: EndpointSpec, { pointToPoint }: JoinResult): string[] =>
+  pointToPoint ? addresses.map(hostPrefix) : [...addresses];
 
 /** Name for a new interface: the one asked for, else the first free `<prefix>N`. */
 export function chooseName(asked: string | undefined, prefix: string, taken: (name: string) => boolean): string {
@@ -50,8 +53,7 @@ export function ensureInside(
   }
   // An IPv6 address on a link that is down keeps, one set before the link is up is there when the first packet is.
   const present = new Set(rightly ? netlink.addresses(link.ifindex).map(({ cidr }) => cidr) : []);
-  for (const address of endpoint.addresses) {
-    const cidr = joined.pointToPoint ? hostPrefix(address) : address;
+  for (const cidr of cidrsOf(endpoint, joined)) {
     if (present.has(cidr)) continue;
     netlink.ensureAddress(link.ifindex, cidr, { nodad: true });
     changed.push(`address ${cidr} set on ${name}`);
@@ -71,12 +73,12 @@ export function ensureInside(
 
 /**
  * Takes the endpoint's interface out of use, wherever it is in the namespace: it is deleted a moment later, with others. Down, nameless, so
- * that the next endpoint can have its name, and without its addresses. `ifname` is where it was last, and spares a dump.
+ * that the next endpoint can have its name, and without its addresses. `ifname` is where it was last, `joined` how; each spares a dump.
  */
 export function withdrawInside(
   namespace: Namespace,
   { id, spec: endpoint }: Endpoint,
-  ifname: string | undefined,
+  { ifname, joined }: { readonly ifname?: string; readonly joined?: JoinResult },
 ): void {
   const { netlink } = namespace;
   const there = ifname ? netlink.link(ifname) : null;
@@ -84,7 +86,10 @@ export function withdrawInside(
   if (!link) return;
   netlink.setLink(link.ifindex, { up: false });
   netlink.setLink(link.ifindex, { name: `gone${id.slice(0, 11)}` });
-  for (const { cidr } of netlink.addresses(link.ifindex)) {
-    if (endpoint.addresses.some((address) => bare(address) === bare(cidr))) netlink.removeAddress(link.ifindex, cidr);
-  }
+  const isOurs = ({ cidr }: { readonly cidr: string }): boolean =>
+    endpoint.addresses.some((address) => bare(address) === bare(cidr));
+  const cidrs = joined
+    ? cidrsOf(endpoint, joined)
+    : netlink.addresses(link.ifindex).flatMap((one) => (isOurs(one) ? [one.cidr] : []));
+  for (const cidr of cidrs) netlink.removeAddress(link.ifindex, cidr);
 }

@@ -86,9 +86,9 @@ export const ATTACH = {
 
 const PROG_TYPE_SCHED_CLS = 3;
 
-/** libbpf returns -errno. */
-function check(result: number, what: string): number {
-  if (result < 0) throw kernelError(-result, what);
+/** libbpf returns -errno. What was tried is put into words only when it failed: some of them ask the kernel. */
+function check(result: number, what: string | (() => string)): number {
+  if (result < 0) throw kernelError(-result, typeof what === 'string' ? what : what());
   return result;
 }
 
@@ -153,7 +153,7 @@ export function linkInfo(fd: number): LinkInfo {
 
 /** `bpftool map update`. E2BIG: the map is full. */
 export function mapUpdate(fd: number, key: Uint8Array, value: Uint8Array): void {
-  timed('bpf', 'update', () => check(native.update(fd, key, value, 0) as number, `update BPF map ${nameOf(fd)}`));
+  timed('bpf', 'update', () => check(native.update(fd, key, value, 0) as number, () => `update BPF map ${nameOf(fd)}`));
 }
 
 /** null when there is no such key. `size`: bytes of a value, all CPUs' for a per-CPU map. */
@@ -161,7 +161,7 @@ export function mapLookup(fd: number, key: Uint8Array, size: number): Buffer | n
   const value = Buffer.alloc(size);
   const result = native.lookup(fd, key, value) as number;
   if (result === -ENOENT) return null;
-  check(result, `look up in BPF map ${nameOf(fd)}`);
+  check(result, () => `look up in BPF map ${nameOf(fd)}`);
   return value;
 }
 
@@ -170,7 +170,7 @@ export function mapDelete(fd: number, key: Uint8Array): boolean {
   return timed('bpf', 'delete', () => {
     const result = native.delete(fd, key) as number;
     if (result === -ENOENT) return false;
-    check(result, `delete from BPF map ${nameOf(fd)}`);
+    check(result, () => `delete from BPF map ${nameOf(fd)}`);
     return true;
   });
 }

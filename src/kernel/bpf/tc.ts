@@ -56,16 +56,25 @@ export function tcQuery(hook: TcHook): number {
   throw kernelError(-result, `query the ${hook.direction} filter of interface ${hook.ifindex}`);
 }
 
-/** `tc qdisc add dev IF clsact; tc filter replace dev IF DIRECTION pref P handle 1 bpf direct-action …` */
-export function tcAttach(hook: TcHook, program: number): void {
-  timed('bpf', 'attach', () => {
-    const what = `attach at ${hook.direction} of interface ${hook.ifindex}`;
+const attachWords = ({ direction, ifindex }: TcHook): string => `attach at ${direction} of interface ${ifindex}`;
+
+/** What came of it, as -errno. */
+function attach(hook: TcHook, program: number, flags: number): number {
+  return timed('bpf', 'attach', () => {
     const made = native.create(hookOf(hook)) as number;
-    if (made < 0 && errnoName(-made) !== 'EEXIST') throw kernelError(-made, what, 'add the clsact qdisc');
-    const result = native.attach(hookOf(hook), optsOf(hook.priority, program, BPF_TC_F_REPLACE)) as number;
-    if (result < 0) throw kernelError(-result, what);
+    if (made < 0 && errnoName(-made) !== 'EEXIST') throw kernelError(-made, attachWords(hook), 'add the clsact qdisc');
+    return native.attach(hookOf(hook), optsOf(hook.priority, program, flags)) as number;
   });
 }
+
+/** `tc qdisc add dev IF clsact; tc filter replace dev IF DIRECTION pref P handle 1 bpf direct-action …` */
+export function tcAttach(hook: TcHook, program: number): void {
+  const result = attach(hook, program, BPF_TC_F_REPLACE);
+  if (result < 0) throw kernelError(-result, attachWords(hook));
+}
+
+/** The same with `add`; false: it did not work, be it that somebody has something there. */
+export const tcAttachFirst = (hook: TcHook, program: number): boolean => attach(hook, program, 0) === 0;
 
 /** The qdisc stays: other filters may hang on it. False when there was none. */
 export function tcDetach(hook: TcHook): boolean {

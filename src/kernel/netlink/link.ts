@@ -222,8 +222,6 @@ const ONE_QUEUE = [attr(IFLA.NUM_TX_QUEUES, u32(1)), attr(IFLA.NUM_RX_QUEUES, u3
 export function ensureVeth(socket: NetlinkSocket, name: string, options: VethOptions): Link {
   const { mtu, alias, group, peer } = options;
   const mac = options.mac?.toLowerCase();
-  const found = existing(socket, name, 'veth');
-  if (found) return settle(socket, found, { alias, mtu, mac, group });
   const parts = [attr(IFLA.MTU, u32(mtu)), ...ONE_QUEUE];
   if (mac) parts.push(attr(IFLA.ADDRESS, macToBytes(mac)));
   if (group !== undefined) parts.push(attr(IFLA.GROUP, u32(group)));
@@ -235,8 +233,15 @@ export function ensureVeth(socket: NetlinkSocket, name: string, options: VethOpt
     ...ONE_QUEUE,
   ];
   if (peer.netnsFd !== undefined) other.push(attr(IFLA.NET_NS_FD, u32(peer.netnsFd)));
-  const link = create(socket, name, 'veth', parts, [plainNest(VETH_INFO_PEER, ...other)]);
-  return settle(socket, link, { alias });
+  try {
+    // Nearly always there is none: looking first would cost more than to be told so.
+    return settle(socket, create(socket, name, 'veth', parts, [plainNest(VETH_INFO_PEER, ...other)]), { alias });
+  } catch (error) {
+    if (errnoOf(error) !== EEXIST) throw error;
+    const found = existing(socket, name, 'veth');
+    if (!found) throw error;
+    return settle(socket, found, { alias, mtu, mac, group });
+  }
 }
 
 export function ensureVxlan(socket: NetlinkSocket, name: string, options: VxlanOptions): Link {

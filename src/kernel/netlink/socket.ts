@@ -154,23 +154,18 @@ export class NetlinkSocket implements Disposable {
     return results;
   }
 
-  /** The answer to a question that is no dump. Null when the kernel says that there is no such thing. */
+  /** The answer to a question that is no dump: one message. Null when the kernel says that there is no such thing. */
   get<T>(request: Request, parse: (message: Message) => T): T | null {
     const seq = this.#seq++;
     return timed(this.#subsystem, 'get', () => {
-      this.#send(frame(request.type, request.flags | NLM_F.ACK, seq, request.payload), request.what);
-      let found: T | null = null;
+      this.#send(frame(request.type, request.flags, seq, request.payload), request.what);
       for (;;) {
         for (const message of this.#receive(request.what)) {
           if (message.seq !== seq) continue;
-          if (message.type !== NLMSG_ERROR) {
-            found = parse(message);
-            continue;
-          }
+          if (message.type !== NLMSG_ERROR) return parse(message);
           const { errno, words } = readError(message);
           if (errno === ENOENT || errno === ENODEV) return null;
-          if (errno) throw kernelError(errno, request.what, words);
-          return found;
+          throw kernelError(errno, request.what, words);
         }
       }
     });
