@@ -21,8 +21,10 @@ export interface Desired {
   readonly numbers: Numbers;
 }
 
-export function createDesired(given: Omit<Parts, 'turns'>): Desired {
-  const parts: Parts = { ...given, turns: new Turns() };
+export function createDesired(given: Omit<Parts, 'turns' | 'numbers'>): Desired {
+  const { store, local = store, node } = given;
+  const numbers = new Numbers(local, node, local !== store);
+  const parts: Parts = { ...given, turns: new Turns(), numbers };
   const endpoints = new Endpoints(parts);
   const sandboxes = new Sandboxes(parts, endpoints);
   const volumes = new Volumes(parts);
@@ -34,6 +36,6 @@ export function createDesired(given: Omit<Parts, 'turns'>): Desired {
     containers: new Containers(parts, sandboxes, volumes),
     volumes,
     statuses: new Statuses(parts.store, parts.node),
-    numbers: new Numbers(parts.local ?? parts.store, parts.node, (parts.local ?? parts.store) !== parts.store),
+    numbers,
   };
 }

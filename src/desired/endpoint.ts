@@ -197,10 +197,11 @@ export class Endpoints {
     const endpoint = await undoing(async (undo) => {
       const { endpoint, standing } = await this.plan(sandbox, network, request, undo);
       const ops = [...standing, ...this.creation(endpoint, network), ...this.#sandboxes.reference(sandbox)];
-      const revision = await this.#parts.store.transact(ops, {
-        topics: topicsOf(endpoint, network.id),
-        actor: options.actor,
-      });
+      const how = { topics: topicsOf(endpoint, network.id), actor: options.actor };
+      const { store, numbers } = this.#parts;
+      const revision = await numbers.allocateWith('attachment', [endpoint.id], (more) =>
+        store.transact([...ops, ...more], how),
+      );
       return { ...endpoint, revision };
     });
     fault('endpoint.stored');

@@ -37,6 +37,21 @@ export class Numbers {
     });
   }
 
+  /**
+   * Numbers of what `write` makes, given in the same transaction; where that is another store's, each has its own at its first use. `write` may be tried
+   * again by the caller: what it threw is thrown.
+   */
+  async allocateWith<T>(space: NumberSpace, keys: readonly string[], write: (ops: Op[]) => Promise<T>): Promise<T> {
+    if (this.#isApart || keys.length === 0) return write([]);
+    return this.#turns.take(space, async () => {
+      const { first, ops } = await this.#next(space, keys.length);
+      const numbered = keys.map((key, at) => ({ path: numberKey(this.#node, space, key), number: first + at }));
+      const written = await write([...ops, ...numbered.map(({ path, number }) => given(path, number))]);
+      for (const { path, number } of numbered) this.#known.set(path, number);
+      return written;
+    });
+  }
+
   /** The number of the key, null: it has none. */
   async get(space: NumberSpace, key: string): Promise<number | null> {
     const path = numberKey(this.#node, space, key);
@@ -96,18 +111,20 @@ export class Numbers {
   async #give(space: NumberSpace, path: string): Promise<number> {
     const there = await this.#store.get<number>(path);
     if (there) return there.value;
+    const { first, ops } = await this.#next(space, 1);
+    await this.#store.transact([...ops, given(path, first)], { topics: [nodeTopic(this.#node)] });
+    return first;
+  }
+
+  /** The next numbers, and the writes that take them. */
+  async #next(space: NumberSpace, count: number): Promise<{ readonly first: number; readonly ops: readonly Op[] }> {
     const key = counterKey(this.#node, space);
     const counter = await this.#store.get<number>(key);
-    const number = counter?.value ?? 1;
-    if (number > NUMBER_MAX)
+    const first = counter?.value ?? 1;
+    if (first + count - 1 > NUMBER_MAX)
       throw new SluiceError('internal', `the ${space} numbers of this node are used up`, { space });
-    await this.#store.transact(
-      [
-        { op: 'put', key, value: number + 1, expect: counter?.revision ?? 0 },
-        { op: 'put', key: path, value: number, expect: 0 },
-      ],
-      { topics: [nodeTopic(this.#node)] },
-    );
-    return number;
+    return { first, ops: [{ op: 'put', key, value: first + count, expect: counter?.revision ?? 0 }] };
   }
 }
+
+const given = (path: string, number: number): Op => ({ op: 'put', key: path, value: number, expect: 0 });

@@ -8,6 +8,7 @@ import { SluiceError } from '../errors.ts';
 import { hexId, ID_BYTES, isId, NAME_PATTERN, shortId } from '../model/id.ts';
 import { nameKey, objectKey, objectPrefix, referenceKey, statusPrefix, topicsOf } from '../model/keys.ts';
 import type { Kind, Obj } from '../model/object.ts';
+import type { Numbers } from './numbers.ts';
 import { retrying, type Turns } from './turn.ts';
 
 export interface WriteOptions {
@@ -39,6 +40,7 @@ export interface Parts {
   readonly hostPrefixes: (scope: 'local' | 'global') => readonly string[] | Promise<readonly string[]>;
   /** Writers of this process that would get in each other's way. */
   readonly turns: Turns;
+  readonly numbers: Numbers;
 }
 
 /** Layout version of the specs. */

@@ -141,13 +141,13 @@ export class Sandboxes {
     await this.records.forget(sandbox);
   }
 
-  /** A new sandbox with its endpoints; nothing is written but the leases, which `undo` gives back. */
+  /** A new sandbox with its endpoints, `numbered` of which are to have numbers; nothing is written but the leases, which `undo` gives back. */
   async planning(
     name: string,
     request: SandboxRequest,
     undo: Undo,
     replica?: ReplicaOf,
-  ): Promise<Writes & { readonly sandbox: Sandbox }> {
+  ): Promise<Writes & { readonly sandbox: Sandbox; readonly numbered: readonly string[] }> {
     const taken = await this.records.byName(name);
     if (taken) throw new SluiceError('object.exists', `a sandbox ${name} exists`, { name, id: taken.id });
     const asked = request.networks ?? (request.attach ? [] : [{ network: 'bridge' }]);
@@ -168,13 +168,17 @@ export class Sandboxes {
     }
     fault('sandbox.leased');
     const topics = [nodeTopic(this.#parts.node), ...endpoints.flatMap((one) => topicsOf(one, one.spec.network))];
-    return { sandbox, ops, topics };
+    const numbered = spec.origin === 'host' ? [] : [sandbox, ...endpoints].map(({ id }) => id);
+    return { sandbox, ops, topics, numbered };
   }
 
   async #create(name: string, request: SandboxRequest, options: WriteOptions): Promise<Sandbox> {
     const made = await undoing(async (undo) => {
-      const { sandbox, ops, topics } = await this.planning(name, request, undo);
-      const revision = await this.#parts.store.transact(ops, { topics, actor: options.actor });
+      const { sandbox, ops, topics, numbered } = await this.planning(name, request, undo);
+      const { store, numbers } = this.#parts;
+      const revision = await numbers.allocateWith('attachment', numbered, (more) =>
+        store.transact([...ops, ...more], { topics, actor: options.actor }),
+      );
       return { ...sandbox, revision };
     });
     fault('sandbox.stored');

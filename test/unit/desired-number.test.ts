@@ -66,6 +66,24 @@ test('a number is stored before it is given', async () => {
   await expect(numbers.allocate('view', 'b')).rejects.toMatchObject({ code: 'store.unavailable' });
 });
 
+test('numbers of what is made come with it, or not at all', async () => {
+  const { store } = world;
+  const make = (keys: string[], expect?: number) =>
+    numbers.allocateWith('attachment', keys, (ops) =>
+      store.transact([{ op: 'put', key: 'made/it', value: keys, expect }, ...ops]),
+    );
+  const revision = await make(['a', 'b'], 0);
+  expect((await store.get(`local/${NODE}/number/attachment/b`))?.revision).toBe(revision);
+  await expect(make(['c'], 0)).rejects.toMatchObject({ code: 'store.conflict' });
+  expect(await numbers.get('attachment', 'c')).toBeNull();
+  expect(await numbers.allocate('attachment', 'd')).toBe(3);
+  expect(await Promise.all(['a', 'b', 'd'].map((key) => numbers.get('attachment', key)))).toEqual([1, 2, 3]);
+  // In another store than the object's each has its own, at its first use.
+  const apart = new Numbers(store, NODE, true);
+  expect(await apart.allocateWith('attachment', ['e'], async (ops) => ops)).toEqual([]);
+  expect(await apart.get('attachment', 'e')).toBeNull();
+});
+
 test('a status is written while its object is there, in one step while that is as it was', async () => {
   const { statuses, networks } = world.desired;
   const network = (await networks.put('web', { driver: 'none' })).object;

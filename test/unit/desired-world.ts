@@ -142,12 +142,23 @@ export async function makeWorld(kind: 'memory' | 'sqlite' = 'memory'): Promise<W
   return world;
 }
 
-async function settle({ networks, sandboxes, endpoints, services, containers, volumes }: Desired): Promise<void> {
+/** What stays in an empty store: the list of all pools, and how far numbers have risen. */
+export const isLasting = (key: string): boolean => key === 'poolspace/all' || key.startsWith(`local/${NODE}/counter/`);
+
+/** As the controllers take apart what is being removed. */
+async function settle(desired: Desired): Promise<void> {
+  const { networks, sandboxes, endpoints, services, containers, volumes, numbers } = desired;
   for (const container of await containers.list()) if (container.removing) await containers.forget(container);
   for (const volume of await volumes.list()) if (volume.removing) await volumes.forget(volume);
   for (const service of await services.list()) if (service.removing) await services.forget(service);
-  for (const endpoint of await endpoints.list()) if (endpoint.removing) await endpoints.forget(endpoint);
-  for (const sandbox of await sandboxes.list()) if (sandbox.removing) await sandboxes.forget(sandbox);
+  for (const endpoint of await endpoints.list())
+    if (endpoint.removing)
+      await numbers.releaseWith('attachment', endpoint.id, (ops) => endpoints.forget(endpoint, ops));
+  for (const sandbox of await sandboxes.list()) {
+    if (!sandbox.removing) continue;
+    await numbers.release('attachment', sandbox.id);
+    await sandboxes.forget(sandbox);
+  }
   for (const network of await networks.list()) if (network.removing) await networks.forget(network);
 }
 
@@ -165,6 +176,13 @@ async function check(store: Store, ipam: CollectingIpam): Promise<void> {
   const containers = await of<Container>('container');
   const volumes = [...(await of<Volume>('volume')).values()];
 
+  // Who is on a network has a number, and nobody else.
+  const numbered = (await store.list<number>(`local/${NODE}/number/attachment/`)).items;
+  const attached = [...sandboxes.values()].filter(({ spec }) => spec.origin !== 'host');
+  expect(numbered.map(({ key }) => key.split('/').at(-1)).sort()).toEqual(
+    [...attached, ...endpoints.values()].map(({ id }) => id).sort(),
+  );
+  expect(new Set(numbered.map(({ value }) => value)).size).toBe(numbered.length);
   // Leases and what they are for are the same set.
   const leases = new Map(
     (await store.list<Lease>('lease/')).items.map(({ value }) => [`${value.pool} ${value.address}`, value.owner]),

@@ -173,10 +173,12 @@ export class Containers {
         whole,
       );
       const volumes = await this.#volumes.use(volumesOf(spec), anonymous);
-      const revision = await this.#parts.store.transact([...this.records.creation(fresh), ...made.ops, ...volumes], {
-        topics: [...topicsOf(fresh), ...made.topics],
-        actor: options.actor,
-      });
+      const ops = [...this.records.creation(fresh), ...made.ops, ...volumes];
+      const how = { topics: [...topicsOf(fresh), ...made.topics], actor: options.actor };
+      const { store, numbers } = this.#parts;
+      const revision = await numbers.allocateWith('attachment', made.numbered, (more) =>
+        store.transact([...ops, ...more], how),
+      );
       fault('container.stored');
       return { ...fresh, revision };
     });
