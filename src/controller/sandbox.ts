@@ -112,8 +112,11 @@ export class SandboxController {
   }
 
   #prepare(sandbox: Sandbox, namespace: Namespace): void {
-    for (const [name, value] of Object.entries({ ...SYSCTLS, ...sandbox.spec.sysctls }))
-      namespace.setSysctl(name, value);
+    const settings = Object.entries({ ...SYSCTLS, ...sandbox.spec.sysctls });
+    // One visit for all.
+    namespace.run(() => {
+      for (const [name, value] of settings) namespace.setSysctl(name, value);
+    });
   }
 
   #cgroup(sandbox: Sandbox): string | undefined {

@@ -32,15 +32,19 @@ let current = ownFd;
 // libuv's threads are born with the first asynchronous call and stay in the namespace where that happens: let it be this one.
 stat('/', () => undefined);
 
+function synchronously<T>(fn: () => T): T {
+  const result = fn();
+  if (typeof (result as PromiseLike<unknown> | null | undefined)?.then === 'function')
+    throw new TypeError('a visit to a network namespace must be synchronous');
+  return result;
+}
+
 /** Runs `fn` elsewhere. When the way back fails the process ends: nothing else would be safe. */
 function visit<T>(fd: number, fn: () => T): T {
   const before = current;
   current = fd;
   try {
-    const result = fn();
-    if (typeof (result as PromiseLike<unknown> | null | undefined)?.then === 'function')
-      throw new TypeError('a visit to a network namespace must be synchronous');
-    return result;
+    return synchronously(fn);
   } finally {
     current = before;
     if (libc.setns(before, CLONE_NEWNET) < 0) {
@@ -52,6 +56,7 @@ function visit<T>(fd: number, fn: () => T): T {
 
 /** Runs a synchronous `fn` inside the namespace of an open descriptor. */
 export function withNetns<T>(fd: number, fn: () => T): T {
+  if (fd === current) return synchronously(fn);
   check(libc.setns(fd, CLONE_NEWNET), 'enter a network namespace');
   return visit(fd, fn);
 }
