@@ -107,11 +107,6 @@ export class Crowd {
     const seeded = performance.now();
     const folder = join(this.folder, 'nodes');
     mkdirSync(folder);
-    for (let at = 0; at < nodes; at += NODES_A_PROCESS) {
-      const worker = new Worker();
-      this.#workers.push(worker);
-      this.#children.push(worker.child);
-    }
     await this.#start(url, folder);
     await this.#settle();
     const seconds = (from: number, to: number): number => Math.round((to - from) / 1_000);
@@ -171,12 +166,18 @@ export class Crowd {
 
   /** Process by process, as many at once as there are processors: each node lists the store, and whoever is up already stands still meanwhile. */
   async #start(url: string, dir: string): Promise<void> {
-    const left = this.#workers.map((worker, at) => ({ worker, first: at * NODES_A_PROCESS }));
+    let first = 0;
     const lane = async (): Promise<void> => {
-      for (let next = left.shift(); next !== undefined; next = left.shift()) {
-        const { worker, first } = next;
-        for (let node = first; node < Math.min(first + NODES_A_PROCESS, this.scale.nodes); node++)
+      while (first < this.scale.nodes) {
+        const from = first;
+        first += NODES_A_PROCESS;
+        const worker = new Worker();
+        this.#workers[from / NODES_A_PROCESS] = worker;
+        this.#children.push(worker.child);
+        for (let node = from; node < Math.min(from + NODES_A_PROCESS, this.scale.nodes); node++)
           await worker.ask({ do: 'start', url, dir, node });
+        // What starting left is collected: all sizes have to fit into memory at once.
+        await worker.ask({ do: 'memory' });
         worker.child.kill('SIGSTOP');
       }
     };
