@@ -3,7 +3,7 @@ import { cpus } from 'node:os';
 import type { Curve } from '../curve.ts';
 import { median, quantile } from '../stats.ts';
 import type { Amount, Arm, OpenSuite, Row, Sample, Suite } from '../suite.ts';
-import { Crowd } from './scale/crowd.ts';
+import { Crowd, NODES_A_PROCESS } from './scale/crowd.ts';
 import { AUDIT_MS, SESSION_MS } from './scale/node.ts';
 import { planNetworks, type Scale, slopeOf, TEN } from './scale/population.ts';
 import { runWindow, type Seen, type Stream } from './scale/window.ts';
@@ -157,7 +157,7 @@ async function open(wanted: readonly Row[], say: (line: string) => void, quick: 
     given: {
       ours:
         `${scales.map(({ nodes }) => nodes).join(', ')} nodes, each size with a Redis of its own (unix socket, not saved), ${endpoints} endpoints and ` +
-        `${services} services; up to 125 nodes a process on ${cpus().length} processors; sessions of ${SESSION_MS / 1_000} s, an audit every ` +
+        `${services} services; up to ${NODES_A_PROCESS} nodes a process on ${cpus().length} processors; sessions of ${SESSION_MS / 1_000} s, an audit every ` +
         `${AUDIT_MS / 60_000} minutes. A size that is not being measured stands still (SIGSTOP).`,
     },
     curves,

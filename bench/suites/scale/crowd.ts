@@ -17,10 +17,10 @@ import { type SeededEndpoint, seed } from './seed.ts';
 import type { Answers, Order } from './worker.ts';
 
 /** Nodes of one process: as many as can wait while one of them takes over what the store has. */
-const NODES_A_PROCESS = 25;
+export const NODES_A_PROCESS = 25;
 const REDIS_UP_MS = 10_000;
-/** Until every node has woken up, has a session and has seen every other one; 500 nodes look every 5 s. */
-const SETTLED_MS_MAX = 120_000;
+/** Until every node has woken up, has a session and has seen every other one. The first time whoever stood still while the others came up lists again. */
+const SETTLED_MS_MAX = 600_000;
 const ASK_MS = 250;
 
 /** Ends with this process, whatever ends that. */
