@@ -27,8 +27,9 @@ export interface Caller {
 /** A list of 100 000 objects has about 64 MiB. */
 const ANSWER_BYTES_MAX = 256 * 1024 * 1024;
 
-/** Connections that wait for the next call, each until a second before the daemon would close it. */
+/** Connections that wait for the next call, and for how long, milliseconds: the daemon closes one after 5 s or more, never while a call is on its way. */
 const IDLE_MAX = 8;
+const IDLE_MS_MAX = 3_000;
 
 interface Place {
   readonly host: string;
@@ -120,7 +121,7 @@ export function createCaller(where: string, timeoutMs: number, clock: Clock): Ca
   function send(method: string, path: string, options: CallOptions, alone: boolean): ClientRequest {
     // Not `import`: an ES import of node:http evaluates its getters, among them all of undici, 30 ms that a CLI feels.
     const http = process.getBuiltinModule('node:http');
-    waiting ??= new http.Agent({ keepAlive: true, maxFreeSockets: IDLE_MAX });
+    waiting ??= new http.Agent({ keepAlive: true, maxFreeSockets: IDLE_MAX, timeout: IDLE_MS_MAX });
     const query = new URLSearchParams();
     for (const [key, value] of Object.entries(options.query ?? {})) {
       if (value !== undefined) query.set(key, String(value));

@@ -38,8 +38,8 @@ export class Numbers {
   }
 
   /**
-   * Numbers of what `write` makes, given in the same transaction; where that is another store's, each has its own at its first use. `write` may be tried
-   * again by the caller: what it threw is thrown.
+   * Numbers of what `write` makes, given in the same transaction; where that is another store's, each has its own at its first use. When `write` fails
+   * none is given.
    */
   async allocateWith<T>(space: NumberSpace, keys: readonly string[], write: (ops: Op[]) => Promise<T>): Promise<T> {
     if (this.#isApart || keys.length === 0) return write([]);

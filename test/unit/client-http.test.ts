@@ -46,6 +46,21 @@ describe('connections of the client', () => {
     expect(calls).toHaveLength(11);
   });
 
+  test('one that waits is closed here before the daemon would, one that serves a long call is not', {
+    timeout: 20_000,
+  }, async () => {
+    await client.networks.list();
+    const [begun, closed] = [performance.now(), Promise.withResolvers<void>()];
+    sockets[0]!.once('close', () => closed.resolve());
+    await closed.promise;
+    expect(performance.now() - begun).toBeGreaterThan(2_500);
+    expect(performance.now() - begun).toBeLessThan(server.keepAliveTimeout);
+    server.removeAllListeners('request');
+    server.on('request', (_request, response) => void setTimeout(() => response.end('{"items": []}'), 3_500));
+    await client.networks.list();
+    expect(sockets).toHaveLength(2);
+  });
+
   test('one that the daemon has closed is replaced, and the call made once', async () => {
     await client.networks.list();
     // In the same turn: the client has had no chance to see it.
