@@ -19,8 +19,10 @@ const WIDE_RATE = 2;
 /** Of what changes in a second, on the network of ten that every size has. */
 const TEN_SHARE = 0.1;
 
-/** Seconds of a window; the slope's block has one of each kind for every size. */
-const WINDOW: Amount = { block: 10, warmup: 0, quick: 2 };
+/** Seconds of a window; the slope's block has one for every size. */
+const WINDOW: Amount = { block: 5, warmup: 0, quick: 2 };
+/** Of the sizes between, ordinary operation is looked at in so many rounds: it is drawn, no bar is held against it. */
+const BETWEEN_ROUNDS = 4;
 const families = { fixed: WINDOW, slope: WINDOW };
 
 const absolute = { kind: 'absolute', better: 'lower' } as const;
@@ -95,7 +97,8 @@ async function open(wanted: readonly Row[], say: (line: string) => void, quick: 
     scales.map(({ nodes }) => [nodes, { lagP99: [], commands: [], memoryMB: [], wideKB: [] }]),
   );
   try {
-    for (const scale of scales) crowds.push(await Crowd.open(scale, say));
+    // The largest first: coming up takes more memory than standing still.
+    for (const scale of scales.toReversed()) crowds.unshift(await Crowd.open(scale, say));
   } catch (error) {
     await close();
     throw error;
@@ -126,8 +129,10 @@ async function open(wanted: readonly Row[], say: (line: string) => void, quick: 
       let failed = 0;
       for (const crowd of crowds) {
         const { nodes } = crowd.scale;
+        const isLookedAt = crowd !== crowds[0] && crowd !== crowds.at(-1);
         const seen = await crowd.awake(async () => {
-          failed += (await work(crowd, seconds)).failed;
+          if (isLookedAt && found.get(nodes)!.wideKB.length < BETWEEN_ROUNDS)
+            failed += (await work(crowd, seconds)).failed;
           return runWindow(crowd, [{ network: 'all', rate: WIDE_RATE }], seconds);
         });
         failed += seen.failed;
@@ -156,7 +161,7 @@ async function open(wanted: readonly Row[], say: (line: string) => void, quick: 
     arms: { fixed: [fixed('smallest', crowds[0]!), fixed('ours', crowds.at(-1)!)], slope: [slope] },
     given: {
       ours:
-        `${scales.map(({ nodes }) => nodes).join(', ')} nodes, each size with a Redis of its own (unix socket, not saved), ${endpoints} endpoints and ` +
+        `${scales.map(({ nodes }) => nodes).join(', ')} nodes, each size with a Redis of its own (unix socket, not saved, before the nodes in the scheduler), ${endpoints} endpoints and ` +
         `${services} services; up to ${NODES_A_PROCESS} nodes a process on ${cpus().length} processors; sessions of ${SESSION_MS / 1_000} s, an audit every ` +
         `${AUDIT_MS / 60_000} minutes. A size that is not being measured stands still (SIGSTOP).`,
     },

@@ -19,9 +19,14 @@ import type { Answers, Order } from './worker.ts';
 /** Nodes of one process: as many as can wait while one of them takes over what the store has. */
 export const NODES_A_PROCESS = 25;
 const REDIS_UP_MS = 10_000;
-/** Until every node has woken up, has a session and has seen every other one. The first time whoever stood still while the others came up lists again. */
+/** Until every node has woken up, has a session and has seen every other one. */
 const SETTLED_MS_MAX = 600_000;
 const ASK_MS = 250;
+/** Between two processes that wake up: every node looks at all others then. The first time some have to list the store again. */
+const WAKE_MS = 200;
+const WAKE_FIRST_MS = 2_000;
+/** Redis has a machine to itself elsewhere: here it comes before the nodes, which are many on few processors. */
+const REDIS_NICE = '-15';
 
 /** Ends with this process, whatever ends that. */
 const tied = (argv: readonly string[]): readonly [string, string[]] => ['setpriv', ['--pdeathsig', 'KILL', ...argv]];
@@ -92,7 +97,7 @@ export class Crowd {
     const startedAt = performance.now();
     const path = join(this.folder, 'redis.sock');
     const settings = ['--port', '0', '--unixsocket', path, '--dir', this.folder, '--save', '', '--maxclients', '8000'];
-    const [file, args] = tied(['redis-server', ...settings]);
+    const [file, args] = tied(['nice', '-n', REDIS_NICE, 'redis-server', ...settings]);
     this.#children.push(spawn(file, args, { stdio: ['ignore', 'ignore', 'inherit'] }));
     // Commands wait for the connection, and that for the server.
     const redis = new Redis({ path, protocol: 2, maxRetriesPerRequest: null, retryStrategy: () => 20 });
@@ -109,19 +114,21 @@ export class Crowd {
     mkdirSync(folder);
     await this.#start(url, folder);
     await this.#settle();
+    // All sizes have to fit into memory at once.
+    await this.ask({ do: 'shrink' });
     const seconds = (from: number, to: number): number => Math.round((to - from) / 1_000);
     say(`${nodes} nodes: filled in ${seconds(startedAt, seeded)} s, up after ${seconds(seeded, performance.now())} s`);
-    this.#signal('SIGSTOP');
+    this.#stop();
   }
 
   /** Wakes the nodes up for the time of the work. */
   async awake<T>(work: () => Promise<T>): Promise<T> {
-    this.#signal('SIGCONT');
     try {
+      await this.#wake(WAKE_MS);
       await this.#settle();
       return await work();
     } finally {
-      this.#signal('SIGSTOP');
+      this.#stop();
     }
   }
 
@@ -176,21 +183,29 @@ export class Crowd {
         this.#children.push(worker.child);
         for (let node = from; node < Math.min(from + NODES_A_PROCESS, this.scale.nodes); node++)
           await worker.ask({ do: 'start', url, dir, node });
-        // What starting left is collected: all sizes have to fit into memory at once.
-        await worker.ask({ do: 'memory' });
+        await worker.ask({ do: 'shrink' });
         worker.child.kill('SIGSTOP');
       }
     };
     await Promise.all(Array.from({ length: availableParallelism() }, lane));
-    this.#signal('SIGCONT');
+    await this.#wake(WAKE_FIRST_MS);
   }
 
   #workerOf(node: number): Worker {
     return this.#workers[Math.floor(node / NODES_A_PROCESS)]!;
   }
 
-  #signal(signal: NodeJS.Signals): void {
-    for (const { child } of this.#workers) child.kill(signal);
+  /** Process by process: a pause, and until it has time to answer. */
+  async #wake(pauseMs: number): Promise<void> {
+    for (const worker of this.#workers) {
+      worker.child.kill('SIGCONT');
+      await sleep(pauseMs);
+      await worker.ask({ do: 'bytes' });
+    }
+  }
+
+  #stop(): void {
+    for (const { child } of this.#workers) child.kill('SIGSTOP');
   }
 
   async #settle(): Promise<void> {

@@ -17,7 +17,8 @@ export type Order =
   | { readonly do: 'change'; readonly node: number; readonly endpoint: string }
   | { readonly do: 'applied' }
   | { readonly do: 'bytes' }
-  | { readonly do: 'memory' };
+  | { readonly do: 'memory' }
+  | { readonly do: 'shrink' };
 
 /** How many nodes took the revision over, and when the last of them did, on the machine's monotonic clock. */
 export type Applied = readonly [revision: number, nodes: number, lastMs: number];
@@ -32,6 +33,8 @@ export interface Answers {
   readonly bytes: readonly (readonly [node: number, bytes: number])[];
   /** Bytes a node: heap and what hangs on it, without what the process had before. */
   readonly memory: number;
+  /** Collected, and what that freed given back to the machine. */
+  readonly shrink: null;
 }
 
 /** How often a node begins to connect, while others keep its process busy. */
@@ -107,6 +110,10 @@ async function obey(order: Order): Promise<Answers[Order['do']]> {
       });
     case 'memory':
       return (heap() - heapBefore) / nodes.size;
+    case 'shrink':
+      // An ordinary collection keeps the pages; this one is meant for a heap that is at its end.
+      globalThis.gc?.({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+      return null;
   }
 }
 
