@@ -88,15 +88,16 @@ export class Judgement {
   }
 
   /**
-   * Whether every one of them has given a sign of life and goes on, or has been given up: then it is enough to ask for those who have been silent.
-   * Otherwise it counts what the others hear of them.
+   * Whether it is enough to ask for those who have been silent: what the others hear matters only for one whose session has ended, whose kernel does
+   * not answer here and who is not given up. Otherwise a single daemon that is gone for long would have every node ask for every other.
    */
   isSettled(nowMs: number, nodes: Iterable<string>): boolean {
     const suspects = new Set(this.suspects(nowMs));
     for (const name of nodes) {
       if (name === this.#self) continue;
       const seen = this.#seen.get(name);
-      if (!seen || (!seen.lost && (!seen.beat || suspects.has(name)))) return false;
+      if (!seen || (!seen.beat && !seen.lost)) return false;
+      if (suspects.has(name) && !seen.lost && !seen.answers) return false;
     }
     return true;
   }

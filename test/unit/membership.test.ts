@@ -104,7 +104,7 @@ describe('nodes that share a store', () => {
     expect(states.get('a')?.get('b')).toBe('lost');
   });
 
-  test('ask for nobody while all are well, and for everybody while one is silent', async () => {
+  test('ask for nobody while all are well, for one that is silent, and for everybody while its kernel does not answer', async () => {
     await pass(10_000);
     const list = store.list.bind(store);
     const answers: number[] = [];
@@ -117,8 +117,20 @@ describe('nodes that share a store', () => {
     expect(answers.length).toBeGreaterThan(50);
     expect(answers.every((count) => count === 0)).toBe(true);
     cutOff.add('b');
-    await pass(3_000);
+    await pass(10_000);
+    expect(states.get('a')?.get('b')).toBe('unreachable');
+    expect(new Set(answers.slice(-20))).toEqual(new Set([1]));
+    answering.delete('b');
+    await pass(1_000);
     expect(answers.at(-1)).toBe(NODES.length);
+    await pass(5_000);
+    expect(states.get('a')?.get('b')).toBe('lost');
+    expect(answers.slice(-20).filter((count) => count === 1).length).toBeGreaterThan(10);
+    answering.add('b');
+    cutOff.delete('b');
+    await pass(2_000);
+    expect(states.get('a')?.get('b')).toBe('ready');
+    expect(answers.at(-1)).toBe(0);
     // What they say of themselves is for who asks.
     await members.get('a')!.refresh();
     expect(members.get('a')!.sessionOf('c')).toMatchObject({ state: 'ready', applied: 7 });
