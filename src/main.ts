@@ -273,6 +273,7 @@ async function main(): Promise<void> {
     ttlMs: config.sessionSeconds * 1_000,
     graceMs: config.rescheduleSeconds * 1_000,
     stateOf: (name) => membership.sessionOf(name).state,
+    count: () => world.nodes.size,
   });
   const ending = new AbortController();
   const startedAt = new Date(clock.now()).toISOString();

@@ -59,6 +59,7 @@ describe('replicas over three hosts', () => {
         ttlMs: 1_500,
         graceMs: GRACE_MS,
         stateOf: (name) => states.get(name) ?? 'ready',
+        count: () => bed.nodes.length,
       });
       scheduler.start();
       schedulers.push(scheduler);

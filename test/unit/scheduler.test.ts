@@ -20,6 +20,10 @@ describe('schedulers', () => {
   let states: Map<string, NodeState>;
   let cutOff: Set<string>;
   let schedulers: Map<string, Scheduler>;
+  /** Nodes that the cluster seems to have. */
+  let count: number;
+  /** Who asked for the session, in turn. */
+  let asked: string[];
 
   const reached = (node: string): Store =>
     new Proxy(store, {
@@ -29,6 +33,7 @@ describe('schedulers', () => {
         if (key === 'watch') return method.bind(target);
         return async (...words: unknown[]) => {
           if (cutOff.has(node)) throw new SluiceError('store.unavailable', 'cut off');
+          if (key === 'session') asked.push(node);
           const answer = await method.apply(target, words);
           return key === 'session' ? reachedSession(node, answer as Session) : answer;
         };
@@ -58,6 +63,7 @@ describe('schedulers', () => {
       ttlMs: TTL,
       graceMs: GRACE,
       stateOf: (name) => states.get(name) ?? 'ready',
+      count: () => count,
     });
     schedulers.set(node, scheduler);
     scheduler.start();
@@ -92,6 +98,7 @@ describe('schedulers', () => {
     states = new Map();
     cutOff = new Set();
     schedulers = new Map();
+    [count, asked] = [NODES.length, []];
     for (const name of NODES) await node(name);
   });
   afterEach(async () => {
@@ -159,6 +166,25 @@ describe('schedulers', () => {
     cutOff.clear();
     await pass(2 * TTL);
     expect(leaders()).toEqual(['b']);
+  });
+
+  test('candidates ask at every turn, and more rarely the more there are', async () => {
+    for (const name of NODES) start(name);
+    await pass(30_000);
+    const few = asked.length;
+    expect(few).toBeGreaterThan(100);
+    count = 50;
+    await pass(1_000);
+    asked = [];
+    await pass(30_000);
+    expect(asked.length).toBeGreaterThan(few / 6);
+    expect(asked.length).toBeLessThan(few / 4);
+    // A thousand do not wait a minute.
+    count = 1_000;
+    await pass(5_000);
+    cutOff.add(leaders()[0]!);
+    await pass(TTL + 6_000);
+    expect(leaders().filter((name) => !cutOff.has(name))).toHaveLength(1);
   });
 
   test('one that ends lets another decide without delay', async () => {

@@ -35,10 +35,18 @@ export interface SchedulerOptions {
   readonly graceMs: number;
   /** Judged by this node. */
   readonly stateOf: (node: string) => NodeState;
+  /** Nodes of the cluster. */
+  readonly count: () => number;
 }
 
 /** Looks at the nodes' states, and renewals, in a session's time. */
 const TURNS = 6;
+/**
+ * Candidates that ask at every turn whether the session is free; when there are more, each asks so much more rarely, up to so many turns: all
+ * together ask as often, so that it is free for no longer.
+ */
+const CANDIDATES = 10;
+const CANDIDATE_TURNS_MAX = 10;
 /** News are gathered for so long, milliseconds. */
 const GATHER_MS = 5;
 /** Everything is looked at again at least so often, milliseconds. */
@@ -89,7 +97,7 @@ export class Scheduler {
   }
 
   async #run(): Promise<void> {
-    const { store, ttlMs } = this.#options;
+    const { store, ttlMs, count } = this.#options;
     const { signal } = this.#stop;
     while (!signal.aborted) {
       try {
@@ -103,7 +111,8 @@ export class Scheduler {
       const ending = this.#session;
       this.#session = undefined;
       if (ending) await this.#limited(ending.end(), 'the end of a session').catch((error) => this.#complain(error));
-      await this.#pause(ttlMs / TURNS);
+      const turns = Math.min(Math.max(1, count() / CANDIDATES), CANDIDATE_TURNS_MAX);
+      await this.#pause((turns * ttlMs) / TURNS);
     }
   }
 
