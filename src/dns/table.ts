@@ -2,6 +2,7 @@
  * A view's names, ready to be answered. One look-up by the lower-cased name finds an entry, whose record sets are encoded when they are
  * first asked for and kept as bytes. So replacing a view of 10,000 names costs a map, not the run of an encoder.
  */
+import { isIP } from 'node:net';
 import type { NameRecord, NameView } from '../contracts/names.ts';
 import { addressSet, glueRecords, pointerSet, type RecordSet, serviceSet } from './records.ts';
 import { type ReverseMatch, ReverseZones, reverseName } from './reverse.ts';
@@ -62,6 +63,8 @@ export class NameTable {
   readonly #entries = new Map<string, Entry>();
   readonly #records = new Map<string, NameRecord>();
   readonly #zones: ReverseZones;
+  /** Addresses whose names nobody has asked for yet: a view is replaced at every change, and most are never asked. */
+  #reverse: NameView['reverse'] | undefined;
 
   constructor(view: NameView) {
     this.forward = view.forward;
@@ -78,11 +81,8 @@ export class NameTable {
       this.#records.set(name, record);
       this.#entries.set(name, new Entry((type) => this.#encode(record, type)));
     }
-    for (const [address, target] of view.reverse) {
-      const name = reverseName(address);
-      if (name === null) unfit.push(address);
-      else this.#entries.set(name, new Entry((type) => (type === TYPE.PTR ? pointerSet(target) : null)));
-    }
+    for (const address of view.reverse.keys()) if (isIP(address) === 0) unfit.push(address);
+    this.#reverse = view.reverse;
     // `_tcp.shop` exists when `_http._tcp.shop` does.
     for (const name of this.#records.keys()) {
       for (let rest = name; rest.charCodeAt(0) === UNDERSCORE && rest.includes('.'); ) {
@@ -95,7 +95,18 @@ export class NameTable {
 
   /** `name` in lower case. */
   find(name: string): Entry | undefined {
+    if (this.#reverse && name.endsWith('.arpa')) {
+      this.#enterReverse(this.#reverse);
+      this.#reverse = undefined;
+    }
     return this.#entries.get(name);
+  }
+
+  #enterReverse(reverse: NameView['reverse']): void {
+    for (const [address, target] of reverse) {
+      const name = reverseName(address);
+      if (name !== null) this.#entries.set(name, new Entry((type) => (type === TYPE.PTR ? pointerSet(target) : null)));
+    }
   }
 
   /** For a name that `find` did not find. */

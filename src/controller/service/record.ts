@@ -34,6 +34,59 @@ class Drafts {
     const draft = this.of(name);
     for (const address of addresses.map(bare)) (address.includes(':') ? draft.aaaa : draft.a).push(address);
   }
+
+  records(): NameRecord[] {
+    return [...this.drafts].map(([name, { a, aaaa, srv }]) => ({ name, a: a.sort(), aaaa: aaaa.sort(), srv }));
+  }
+}
+
+/** What one endpoint's sandbox is called on its network. */
+interface Called {
+  readonly sandbox: string;
+  readonly network: string;
+  readonly records: readonly NameRecord[];
+  readonly reverse: NetworkNames['reverse'];
+}
+
+/** Objects are replaced, never changed: of a large network all but one or two are those of the last time. */
+const called = new WeakMap<Endpoint, Called>();
+
+function callOf(endpoint: Endpoint, sandbox: string, network: string): Called {
+  const known = called.get(endpoint);
+  if (known?.sandbox === sandbox && known.network === network) return known;
+  const drafts = new Drafts();
+  const { addresses, aliases } = endpoint.spec;
+  for (const name of new Set([sandbox, ...aliases].map((each) => each.toLowerCase()))) {
+    drafts.addresses(name, addresses);
+    drafts.addresses(`${name}.${network}`, addresses);
+  }
+  const target = `${sandbox}.${network}`.toLowerCase();
+  const reverse = new Map(addresses.map((address) => [bare(address), target]));
+  const made = { sandbox, network, records: drafts.records(), reverse };
+  called.set(endpoint, made);
+  return made;
+}
+
+/** Records by name; several of one name are answered together. */
+class Gathered {
+  readonly #one = new Map<string, NameRecord>();
+  readonly #several = new Map<string, NameRecord[]>();
+
+  add(record: NameRecord): void {
+    const { name } = record;
+    const known = this.#one.get(name);
+    if (!known) this.#one.set(name, record);
+    else if (this.#several.has(name)) this.#several.get(name)!.push(record);
+    else this.#several.set(name, [known, record]);
+  }
+
+  all(): ReadonlyMap<string, NameRecord> {
+    for (const [name, records] of this.#several) {
+      const [a, aaaa] = [records.flatMap(({ a = [] }) => a).sort(), records.flatMap(({ aaaa = [] }) => aaaa).sort()];
+      this.#one.set(name, { name, a, aaaa, srv: records.flatMap(({ srv = [] }) => srv) });
+    }
+    return this.#one;
+  }
 }
 
 /**
@@ -48,22 +101,27 @@ export function namesOfNetwork(
   services: readonly Service[],
   serves: (sandbox: string) => boolean = () => true,
 ): NetworkNames {
-  const drafts = new Drafts();
+  const suffix = `.${network.name}`.toLowerCase();
+  const own = new Set(services.flatMap(({ name }) => [name.toLowerCase(), `${name.toLowerCase()}${suffix}`]));
+  const records = new Gathered();
   const reverse = new Map<string, string>();
-  const own = new Set(services.map(({ name }) => name.toLowerCase()));
+  const bySandbox = new Map<string, Endpoint>();
+  for (const endpoint of endpoints) {
+    const { sandbox } = endpoint.spec;
+    if (!bySandbox.has(sandbox)) bySandbox.set(sandbox, endpoint);
+    const name = sandboxName(endpoint);
+    if (!name) continue;
+    const call = callOf(endpoint, name, network.name);
+    for (const record of call.records) if (!own.has(record.name)) records.add(record);
+    for (const [address, target] of call.reverse) reverse.set(address, target);
+  }
+  const addressesOf = (sandbox: string): readonly string[] =>
+    serves(sandbox) ? (bySandbox.get(sandbox)?.spec.addresses ?? []) : [];
+  const drafts = new Drafts();
   const both = (name: string, addresses: readonly string[]): void => {
     drafts.addresses(name, addresses);
     drafts.addresses(`${name}.${network.name}`, addresses);
   };
-  for (const endpoint of endpoints) {
-    const name = sandboxName(endpoint);
-    if (!name) continue;
-    for (const each of new Set([name, ...endpoint.spec.aliases]))
-      if (!own.has(each.toLowerCase())) both(each, endpoint.spec.addresses);
-    for (const address of endpoint.spec.addresses) reverse.set(bare(address), `${name}.${network.name}`.toLowerCase());
-  }
-  const addressesOf = (sandbox: string): readonly string[] =>
-    endpoints.find((endpoint) => endpoint.spec.sandbox === sandbox && serves(sandbox))?.spec.addresses ?? [];
   for (const service of services) {
     for (const each of new Set([service.name, ...service.spec.aliases])) both(each, service.spec.vips);
     drafts.of(`tasks.${service.name}`);
@@ -80,10 +138,8 @@ export function namesOfNetwork(
           .srv.push({ priority: 0, weight: 1, port: port.port, target: service.name.toLowerCase() });
     }
   }
-  const records = new Map<string, NameRecord>();
-  for (const [name, { a, aaaa, srv }] of drafts.drafts)
-    records.set(name, { name, a: a.sort(), aaaa: aaaa.sort(), srv });
-  return { records, reverse };
+  for (const record of drafts.records()) records.add(record);
+  return { records: records.all(), reverse };
 }
 
 /**
