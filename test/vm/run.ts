@@ -26,12 +26,15 @@ const NO_KERNEL = 'asks nothing of the kernel that differs between versions';
 const LEFT_OUT: Readonly<Record<string, string>> = {
   ...Object.fromEntries(
     [
+      'bench-converge',
       'bench-peers',
       'bench-scale',
       'cli-exec',
       'cluster-lost',
+      'cluster-newer',
       'cluster-replicas',
       'dns-forward',
+      'engine-log',
       'image-layer',
       'image-registry',
       'image-registry-bad',
@@ -41,7 +44,9 @@ const LEFT_OUT: Readonly<Record<string, string>> = {
       'lease-replica',
       'load',
       'node-netlink',
+      'redis-guard',
       'store',
+      'store-contest',
       'store-redis',
       'store-replica',
       'store-fault',
