@@ -14,16 +14,17 @@ const SMOKE: readonly Scale[] = [20, 40, 100].map((nodes) => ({ nodes, endpoints
 
 /** Of all endpoints, in a second. */
 const CHANGING = 0.01;
-/** Changes a second on the network of all nodes, while nothing else changes: each one reaches every node. */
-const WIDE_RATE = 2;
+/** Changes a second on the network of all nodes, while nothing else changes: each one reaches every node, and all of them are on this machine. */
+const WIDE_RATE = 0.5;
 /** Of what changes in a second, on the network of ten that every size has. */
 const TEN_SHARE = 0.1;
 
-/** Seconds of a window; the slope's block has one for every size. */
+/** Seconds of a window; the slope's block has one for every size, in which few changes are to be made. */
 const WINDOW: Amount = { block: 5, warmup: 0, quick: 2 };
+const WIDE_WINDOW: Amount = { block: 10, warmup: 0, quick: 4 };
 /** Of the sizes between, ordinary operation is looked at in so many rounds: it is drawn, no bar is held against it. */
 const BETWEEN_ROUNDS = 4;
-const families = { fixed: WINDOW, slope: WINDOW };
+const families = { fixed: WINDOW, slope: WIDE_WINDOW };
 
 const absolute = { kind: 'absolute', better: 'lower' } as const;
 const rows: readonly Row[] = [
