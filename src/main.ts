@@ -186,6 +186,7 @@ async function main(): Promise<void> {
     clock,
     logger,
     resolvConf: (sandbox) => resolvConf(readHostResolvConf(), sandbox.spec.dns ?? {}),
+    collects: () => scheduler.leads,
   };
   const statuses = (await store.list<Status>(statusPrefix(), { concerning: config.node })).items.map(
     ({ value }) => value,

@@ -4,7 +4,7 @@ import type { Curve } from '../curve.ts';
 import { median, quantile } from '../stats.ts';
 import type { Amount, Arm, OpenSuite, Row, Sample, Suite } from '../suite.ts';
 import { Crowd, NODES_A_PROCESS } from './scale/crowd.ts';
-import { AUDIT_MS, SESSION_MS } from './scale/node.ts';
+import { SESSION_MS } from './scale/node.ts';
 import { planNetworks, type Scale, slopeOf, TEN } from './scale/population.ts';
 import { runWindow, type Seen, type Stream } from './scale/window.ts';
 
@@ -162,9 +162,9 @@ async function open(wanted: readonly Row[], say: (line: string) => void, quick: 
     arms: { fixed: [fixed('smallest', crowds[0]!), fixed('ours', crowds.at(-1)!)], slope: [slope] },
     given: {
       ours:
-        `${scales.map(({ nodes }) => nodes).join(', ')} nodes, each size with a Redis of its own (unix socket, not saved, before the nodes in the scheduler), ${endpoints} endpoints and ` +
-        `${services} services; up to ${NODES_A_PROCESS} nodes a process on ${cpus().length} processors; sessions of ${SESSION_MS / 1_000} s, an audit every ` +
-        `${AUDIT_MS / 60_000} minutes. A size that is not being measured stands still (SIGSTOP).`,
+        `${scales.map(({ nodes }) => nodes).join(', ')} nodes, each size with a Redis of its own (unix socket, not saved, before the nodes in the ` +
+        `scheduler), ${endpoints} endpoints and ${services} services; up to ${NODES_A_PROCESS} nodes a process on ${cpus().length} processors; ` +
+        `sessions of ${SESSION_MS / 1_000} s, no audits. A size that is not being measured stands still (SIGSTOP).`,
     },
     curves,
     async apart() {

@@ -64,9 +64,17 @@ export async function audit({ context, firewall, loops, peers, ipams, prune }: A
   if (live) for (const ipam of ipams.values()) await ipam.collect?.(live);
 }
 
-/** Whoever may have addresses; where other nodes have some, too, everybody is asked for seldom. Null: not now. */
-async function liveOwners({ world, desired, clock }: Context): Promise<Set<string> | null> {
+/**
+ * Whoever may have addresses. In a cluster that takes lists of all objects: one node makes them for all, seldom. Null: not now, or not this one.
+ */
+export async function liveOwners({
+  world,
+  desired,
+  clock,
+  collects,
+}: Pick<Context, 'world' | 'desired' | 'clock' | 'collects'>): Promise<Set<string> | null> {
   if (!world.isShared) return new Set([...world.networks.keys(), ...world.endpoints.keys(), ...world.services.keys()]);
+  if (collects && !collects()) return null;
   const now = clock.monotonic();
   if (now - (asked.get(world) ?? Number.NEGATIVE_INFINITY) < LIVE_MS) return null;
   asked.set(world, now);

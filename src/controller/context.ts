@@ -35,6 +35,8 @@ export interface Context {
   readonly logger: Logger;
   /** Text of a sandbox's /etc/resolv.conf. */
   readonly resolvConf: (sandbox: Sandbox) => string;
+  /** Whether of all nodes it is this one that takes back addresses that nobody has any more. Default: it is. */
+  readonly collects?: () => boolean;
 }
 
 export const netnsPath = (context: Pick<Context, 'runDir'>, sandboxId: string): string =>

@@ -12,6 +12,7 @@ import { Redis } from 'ioredis';
 import { systemClock, withTimeLimit } from '../../../src/clock.ts';
 import { SluiceError } from '../../../src/errors.ts';
 import { makeFolder } from '../../../test/folder.ts';
+import { SESSION_MS } from './node.ts';
 import type { Scale } from './population.ts';
 import { type SeededEndpoint, seed } from './seed.ts';
 import type { Answers, Order } from './worker.ts';
@@ -25,6 +26,8 @@ const ASK_MS = 250;
 /** Between two processes that wake up: every node looks at all others then. The first time some have to list the store again. */
 const WAKE_MS = 200;
 const WAKE_FIRST_MS = 2_000;
+/** Until each has looked at the others since it woke up, and they at it: what it knew before says nothing. */
+const AWARE_MS = SESSION_MS / 2;
 /** Redis has a machine to itself elsewhere: here it comes before the nodes, which are many on few processors. */
 const REDIS_NICE = '-15';
 
@@ -125,6 +128,7 @@ export class Crowd {
   async awake<T>(work: () => Promise<T>): Promise<T> {
     try {
       await this.#wake(WAKE_MS);
+      await sleep(AWARE_MS);
       await this.#settle();
       return await work();
     } finally {

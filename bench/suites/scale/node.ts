@@ -28,8 +28,8 @@ import { createFakeImages } from '../../../test/unit/image-fake.ts';
 export const SESSION_MS = 6_000;
 /** The daemon's default: when replicas of a lost node are placed elsewhere. */
 const RESCHEDULE_MS = 30_000;
-/** Rarer than the daemon's own: an audit reads a kernel, and these are in memory. */
-export const AUDIT_MS = 600_000;
+/** None falls into a window: one reads a kernel, and these are in memory; and whoever stood still has all of those that it missed at once. */
+const AUDIT_MS = 24 * 3_600_000;
 
 export type Connect = ReplicaOptions['connect'];
 
@@ -87,6 +87,16 @@ export async function startNode(
   membership.start();
   await registration.start();
   const statuses = (await store.list<Status>(statusPrefix(), { concerning: name })).items.map(({ value }) => value);
+  const scheduler = new Scheduler({
+    store,
+    clock,
+    logger,
+    node: name,
+    ttlMs: SESSION_MS,
+    graceMs: RESCHEDULE_MS,
+    stateOf: (node) => membership.sessionOf(node).state,
+    count: () => world.nodes.size,
+  });
   const context = {
     instance: 'scale',
     node: name,
@@ -106,22 +116,13 @@ export async function startNode(
     clock,
     logger,
     resolvConf: () => '',
+    collects: () => scheduler.leads,
   };
   world.onChange((kind, _id, now) => {
     if (kind === 'endpoint' && now) applied(now.revision);
   });
   const controllers = new Controllers({ context, drivers: [driver], ipams, underlay, auditMs: AUDIT_MS, statuses });
   await controllers.start();
-  const scheduler = new Scheduler({
-    store,
-    clock,
-    logger,
-    node: name,
-    ttlMs: SESSION_MS,
-    graceMs: RESCHEDULE_MS,
-    stateOf: (node) => membership.sessionOf(node).state,
-    count: () => world.nodes.size,
-  });
   scheduler.start();
   const { records } = desired.endpoints;
   return {
