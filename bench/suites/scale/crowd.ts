@@ -58,7 +58,9 @@ class Worker {
     const id = this.#asked++;
     const waiting = Promise.withResolvers<unknown>();
     this.#waiting.set(id, waiting);
-    this.child.send({ id, order });
+    this.child.send({ id, order }, (error) => {
+      if (error) waiting.reject(error);
+    });
     return (await waiting.promise) as Answers[O['do']];
   }
 }

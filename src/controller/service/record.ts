@@ -20,6 +20,11 @@ const bare = (address: string): string => address.split('/')[0]!;
 
 class Drafts {
   readonly drafts = new Map<string, Draft>();
+  readonly #network: string;
+
+  constructor(network: string) {
+    this.#network = network;
+  }
 
   of(name: string): Draft {
     const key = name.toLowerCase();
@@ -30,9 +35,10 @@ class Drafts {
     return draft;
   }
 
+  /** By name, and by `NAME.NETWORK`. */
   addresses(name: string, addresses: readonly string[]): void {
-    const draft = this.of(name);
-    for (const address of addresses.map(bare)) (address.includes(':') ? draft.aaaa : draft.a).push(address);
+    for (const draft of [this.of(name), this.of(`${name}.${this.#network}`)])
+      for (const address of addresses.map(bare)) (address.includes(':') ? draft.aaaa : draft.a).push(address);
   }
 
   records(): NameRecord[] {
@@ -54,12 +60,10 @@ const called = new WeakMap<Endpoint, Called>();
 function callOf(endpoint: Endpoint, sandbox: string, network: string): Called {
   const known = called.get(endpoint);
   if (known?.sandbox === sandbox && known.network === network) return known;
-  const drafts = new Drafts();
+  const drafts = new Drafts(network);
   const { addresses, aliases } = endpoint.spec;
-  for (const name of new Set([sandbox, ...aliases].map((each) => each.toLowerCase()))) {
+  for (const name of new Set([sandbox, ...aliases].map((each) => each.toLowerCase())))
     drafts.addresses(name, addresses);
-    drafts.addresses(`${name}.${network}`, addresses);
-  }
   const target = `${sandbox}.${network}`.toLowerCase();
   const reverse = new Map(addresses.map((address) => [bare(address), target]));
   const made = { sandbox, network, records: drafts.records(), reverse };
@@ -117,16 +121,12 @@ export function namesOfNetwork(
   }
   const addressesOf = (sandbox: string): readonly string[] =>
     serves(sandbox) ? (bySandbox.get(sandbox)?.spec.addresses ?? []) : [];
-  const drafts = new Drafts();
-  const both = (name: string, addresses: readonly string[]): void => {
-    drafts.addresses(name, addresses);
-    drafts.addresses(`${name}.${network.name}`, addresses);
-  };
+  const drafts = new Drafts(network.name);
   for (const service of services) {
-    for (const each of new Set([service.name, ...service.spec.aliases])) both(each, service.spec.vips);
+    for (const each of new Set([service.name, ...service.spec.aliases])) drafts.addresses(each, service.spec.vips);
     drafts.of(`tasks.${service.name}`);
     for (const backend of service.spec.backends)
-      both(
+      drafts.addresses(
         `tasks.${service.name}`,
         'sandbox' in backend ? addressesOf(backend.sandbox) : 'address' in backend ? [backend.address] : [],
       );
