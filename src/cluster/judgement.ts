@@ -88,8 +88,9 @@ export class Judgement {
   }
 
   /**
-   * Whether it is enough to ask for those who have been silent: what the others hear matters only for one whose session has ended, whose kernel does
-   * not answer here and who is not given up. Otherwise a single daemon that is gone for long would have every node ask for every other.
+   * Whether it is enough to ask for those who have been silent: what the others hear matters only for a silent one whose kernel was asked, does
+   * not answer here, and who is not given up. Otherwise a single daemon that is gone for long, or late for once, would have every node ask for
+   * every other.
    */
   isSettled(nowMs: number, nodes: Iterable<string>): boolean {
     const suspects = new Set(this.suspects(nowMs));
@@ -97,7 +98,7 @@ export class Judgement {
       if (name === this.#self) continue;
       const seen = this.#seen.get(name);
       if (!seen || (!seen.beat && !seen.lost)) return false;
-      if (suspects.has(name) && !seen.lost && !seen.answers) return false;
+      if (suspects.has(name) && !seen.lost && seen.misses > 0) return false;
     }
     return true;
   }

@@ -49,8 +49,8 @@ const CANDIDATES = 10;
 const CANDIDATE_TURNS_MAX = 10;
 /** News are gathered for so long, milliseconds. */
 const GATHER_MS = 5;
-/** Everything is looked at again at least so often, milliseconds. */
-const REVIEW_MS = 10_000;
+/** Everything is listed and looked at again at least so often, milliseconds: what there is to do comes as news. */
+const REVIEW_MS = 60_000;
 /** While replicas are replaced it is looked so often whether a node's turn is over, milliseconds. */
 const RENEWING_MS = 250;
 /** Pause before a watch that broke is begun anew, milliseconds. */
