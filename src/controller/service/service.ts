@@ -143,9 +143,10 @@ export class ServiceController {
 
   async #ensure(service: Service): Promise<void> {
     const { world, tracker, dataplane, desired } = this.#context;
-    const endpoints = this.#endpointsOf(service);
+    const whole = withReplicas(world, service);
+    const endpoints = this.#endpointsOf(whole);
     const next: Programmed[] = [];
-    for (const planned of planService(withReplicas(world, service), endpoints)) {
+    for (const planned of planService(whole, endpoints)) {
       const backends: DataplaneBackend[] = [];
       for (const { key, address, port } of planned.backends) {
         const number = await desired.numbers.allocate('backend', key);
@@ -171,7 +172,7 @@ export class ServiceController {
     fault('service.frontends');
     for (const stale of before.filter(({ set }) => !next.some((programmed) => programmed.set === set)))
       await this.#withdraw(service, stale);
-    const ports = await this.#publish.ensureService(withReplicas(world, service), endpoints);
+    const ports = await this.#publish.ensureService(whole, endpoints);
     const detail = {
       ...(ports.length > 0 && { ports }),
       // One that has addresses of both families counts once.
@@ -193,25 +194,24 @@ export class ServiceController {
     await (takesPart ? tracker.ready(service, detail) : tracker.readyAside(service, detail));
   }
 
-  /** Those that it may be balanced over. */
-  #endpointsOf({ spec }: Service): Endpoint[] {
+  /** Those of its backends that it may be balanced over. A change on a large network asks this for each service that it concerns. */
+  #endpointsOf({ spec: { network, backends } }: Service): Endpoint[] {
     const { world, tracker } = this.#context;
-    return [
-      ...world
-        .endpointsOfNetwork(spec.network)
-        .filter(
-          (endpoint) =>
-            !endpoint.removing &&
-            tracker.isReady('endpoint', endpoint.id) &&
-            placeOfSandbox(this.#context, endpoint.spec.sandbox).serving,
-        ),
-      ...[...world.peersOfNetwork(spec.network).values()].filter(peerServes),
-    ].filter(({ owner }) => world.takesConnections(owner));
+    const sandboxes = new Set(backends.flatMap((backend) => ('sandbox' in backend ? [backend.sandbox] : [])));
+    const own = [...sandboxes]
+      .filter((id) => placeOfSandbox(this.#context, id).serving)
+      .flatMap((id) => world.endpointsOfSandbox(id))
+      .filter(({ id, spec, removing }) => spec.network === network && !removing && tracker.isReady('endpoint', id));
+    const peers = [...world.peersOfNetwork(network).values()].filter(
+      (peer) => sandboxes.has(peer.spec.sandbox) && peerServes(peer),
+    );
+    return [...own, ...peers].filter(({ owner }) => world.takesConnections(owner));
   }
 
   /** What is balanced over now, VIP by VIP and port by port. */
   plan(service: Service): PlannedSet[] {
-    return planService(withReplicas(this.#context.world, service), this.#endpointsOf(service));
+    const whole = withReplicas(this.#context.world, service);
+    return planService(whole, this.#endpointsOf(whole));
   }
 
   /** Numbers of its backend sets. */
@@ -225,7 +225,7 @@ export class ServiceController {
     if (service.spec.contested) return [];
     const { world, dataplane } = this.#context;
     const whole = withReplicas(world, service);
-    const endpoints = this.#endpointsOf(service);
+    const endpoints = this.#endpointsOf(whole);
     const present = { backends: dataplane.backends(), frontends: dataplane.frontends() };
     const programmed = this.#programmed.get(service.id) ?? [];
     const views = this.#viewsOf(service).map(({ number }) => number);
