@@ -138,14 +138,15 @@ export class Membership {
     const { store, clock, nodes, prober, ttlMs } = this.#options;
     const known = new Map([...nodes()].map((node) => [node.name, node]));
     const askedAtMs = clock.monotonic();
-    if (this.#judgement.isLate(askedAtMs) || store.incarnation !== this.#incarnation) this.#marks = [];
+    const isLate = this.#judgement.isLate(askedAtMs);
+    if (store.incarnation !== this.#incarnation) this.#marks = [];
     const upTo = this.#silentSince(askedAtMs, known.keys());
     const looking = store.list<Beat>(beatPrefix, upTo === undefined ? undefined : { upTo });
     const { items, revision } = await this.#limited(looking, 'a look at the other nodes');
     const beats = beatsOf(items);
-    // When each of them was there first: looks see revisions in their order.
+    // When each of them was there first: looks see revisions in their order. After a time without looks it says nothing: the store may have been away.
     const sinceMs = new Map(
-      items.flatMap(({ key, revision: at }) => {
+      (isLate ? [] : items).flatMap(({ key, revision: at }) => {
         const mark = this.#marks.find((one) => one.revision >= at);
         return mark ? [[key.slice(beatPrefix.length), mark.atMs]] : [];
       }),

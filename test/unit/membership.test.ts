@@ -50,9 +50,9 @@ describe('nodes that share a store', () => {
     return member;
   };
   /** Lets time pass in steps short enough for every timer and what it began. */
-  const pass = async (ms: number): Promise<void> => {
+  const pass = async (ms: number, clocks = [clock]): Promise<void> => {
     for (let passed = 0; passed < ms; passed += 50) {
-      clock.advance(50);
+      for (const each of clocks) each.advance(50);
       await new Promise(setImmediate);
     }
   };
@@ -156,7 +156,9 @@ describe('nodes that share a store', () => {
     let answering: Set<string>;
     let one: Membership;
     let found: ReadonlyMap<string, NodeState>;
-    const beat = async (seconds: number): Promise<void> => {
+    /** The clock by which the one lives. */
+    let own: ManualClock;
+    const beat = async (seconds: number, clocks = [clock, own]): Promise<void> => {
       for (let second = 0; second < seconds; second++) {
         const count = Math.round(clock.monotonic() / 1_000) + 1;
         const ops = [...alive].map((node) => {
@@ -164,11 +166,12 @@ describe('nodes that share a store', () => {
           return { op: 'put', key: beatKey(node), value } as const;
         });
         await store.transact(ops, { topics: [] });
-        await pass(1_000);
+        await pass(1_000, clocks);
       }
     };
     beforeEach(async () => {
       for (const member of members.values()) await member.stop();
+      own = createManualClock();
       [looks, found, alive, answering] = [[], new Map(), new Set(crowd), new Set(crowd)];
       const counted: Store = new Proxy(store, {
         get(target, key) {
@@ -183,7 +186,7 @@ describe('nodes that share a store', () => {
       });
       one = new Membership({
         store: counted,
-        clock,
+        clock: own,
         logger: createLogger('silent'),
         node: 'one',
         ttlMs: TTL,
@@ -219,6 +222,29 @@ describe('nodes that share a store', () => {
       expect(looks.length).toBeGreaterThan(20);
       expect(Math.max(...looks)).toBe(1);
       expect(found.size).toBe(0);
+    });
+
+    test('ask for the silent alone, too, when a look comes late', async () => {
+      await beat(20);
+      looks = [];
+      for (let late = 0; late < 5; late++) {
+        await beat(5, [clock]);
+        own.advance(5_000);
+        await beat(3);
+      }
+      expect(looks).toHaveLength(10);
+      // Itself: it has given no sign of life either.
+      expect(Math.max(...looks)).toBe(1);
+      expect(found.size).toBe(0);
+      // Who fell silent meanwhile is given up all the same, and not at once.
+      alive.delete('x007');
+      answering.delete('x007');
+      await beat(5, [clock]);
+      own.advance(5_000);
+      await beat(2);
+      expect(found.size).toBe(0);
+      await beat(5);
+      expect([...found].filter(([, state]) => state !== 'ready')).toEqual([['x007', 'lost']]);
     });
 
     test('learn of a lost host after three looks', async () => {
