@@ -8,7 +8,8 @@ import { repairs } from '../metrics.ts';
 import type { Condition, ConditionType, Kind, Obj, State, Status } from '../model/object.ts';
 
 export interface StatusSink {
-  set(status: Status): Promise<void>;
+  /** Whether it was written: not when its object is not there, be it gone for good or until a store that lost it has it again. */
+  set(status: Status): Promise<boolean>;
   /** Told to who asks this node, and not written. */
   keep(status: Status): void;
   forget(kind: Kind, id: string): void;
@@ -18,7 +19,7 @@ export type StateListener = (kind: Kind, id: string, state: State | undefined, b
 
 export class Tracker {
   readonly #statuses = new Map<string, Status>();
-  /** Statuses that the store did not take. */
+  /** Statuses that the store does not have, as far as is known. */
   readonly #unsent = new Set<string>();
   /** Those that it has: they are written over, whatever there is to say. */
   readonly #stored = new Set<string>();
@@ -163,13 +164,15 @@ export class Tracker {
       return;
     }
     this.#stored.add(key);
+    this.#unsent.add(key);
     try {
-      await this.#sink.set(next);
-      this.#unsent.delete(key);
+      const isWritten = await this.#sink.set(next);
+      // Of two at once the earlier one may be written last: then the later one is said again.
+      if (isWritten && this.#statuses.get(key) === next) this.#unsent.delete(key);
+      else if (this.#statuses.has(key)) this.#unsent.add(key);
     } catch (error) {
       // What is true of the kernel does not depend on the store: an audit says it again.
       if (!isSluiceError(error, 'store.unavailable')) throw error;
-      this.#unsent.add(key);
     }
   }
 }

@@ -24,25 +24,26 @@ export class Statuses {
   }
 
   /**
-   * Written in one step while its object is as it was when that was found, which is nearly always. That of an object that is gone by now is
-   * not: nobody would remove it. A node's own has no object. Conditions come counted (controller/tracker.ts); here they are taken as they are.
+   * Written in one step while its object is as it was when that was found, which is nearly always. That of an object that is not there is not, and
+   * false is the answer: nobody would remove it. A node's own has no object. Conditions come counted (controller/tracker.ts); here they are taken
+   * as they are.
    */
-  async set(status: Status): Promise<void> {
+  async set(status: Status): Promise<boolean> {
     const key = statusKey(status.kind, status.id, status.node);
     const objectAt = objectKey(status.kind, status.id);
     const write = (checks: readonly Op[]): Promise<number> =>
       this.#store.transact([{ op: 'put', key, value: status }, ...checks], { topics: [nodeTopic(this.#node)] });
     const writeAt = (revision: number): Promise<number> => write([{ op: 'check', key: objectAt, expect: revision }]);
+    let isWritten = true;
     if (status.kind === 'node') await write([]);
-    else {
-      const isWritten = status.observed > 0 && (await unlessConflict(() => writeAt(status.observed)));
-      if (!isWritten)
-        await retrying(async () => {
-          const object = await this.#store.get(objectAt);
-          if (object) await writeAt(object.revision);
-        });
-    }
+    else if (status.observed === 0 || !(await unlessConflict(() => writeAt(status.observed))))
+      isWritten = await retrying(async () => {
+        const object = await this.#store.get(objectAt);
+        if (object) await writeAt(object.revision);
+        return object !== null;
+      });
     this.#kept.delete(key);
+    return isWritten;
   }
 
   /** Not written: a node that has nothing of its own to say of an object that is everybody's says so to who asks it. */

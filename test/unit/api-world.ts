@@ -243,7 +243,7 @@ export class World {
     });
   }
 
-  setStatus(object: Obj, state: State, error?: { code: string; message: string }): Promise<void> {
+  setStatus(object: Obj, state: State, error?: { code: string; message: string }): Promise<boolean> {
     const { kind, id, revision: observed } = object;
     return this.state.statuses.set({ kind, id, node: NODE, state, observed, conditions: [], error, detail: {} });
   }

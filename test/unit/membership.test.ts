@@ -243,7 +243,7 @@ describe('nodes that share a store', () => {
       own.advance(5_000);
       await beat(2);
       expect(found.size).toBe(0);
-      await beat(5);
+      await beat(7);
       expect([...found].filter(([, state]) => state !== 'ready')).toEqual([['x007', 'lost']]);
     });
 

@@ -42,7 +42,7 @@ function bed(ways: Record<string, Way>) {
     // Nobody has an endpoint on host c.
     peersOfNetwork: () => new Map([['e', { owner: 'b' }]]),
   };
-  const sink = { set: async () => undefined, keep: () => undefined, forget: () => undefined };
+  const sink = { set: async () => true, keep: () => undefined, forget: () => undefined };
   const life = () => {
     const tracker = new Tracker({ sink, clock, node: 'a' });
     const prober: RefusalProber = {
