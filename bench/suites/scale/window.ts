@@ -33,7 +33,7 @@ const APART_MAX = 0.05;
 
 /** Between two looks at both counters, and until they are to go the same way. */
 const EVEN_MS = 500;
-const EVEN_MS_MAX = 10_000;
+const EVEN_MS_MAX = 60_000;
 
 interface Change {
   readonly network: string;
