@@ -164,15 +164,16 @@ export class Tracker {
       return;
     }
     this.#stored.add(key);
-    this.#unsent.add(key);
+    let isWritten = false;
     try {
-      const isWritten = await this.#sink.set(next);
-      // Of two at once the earlier one may be written last: then the later one is said again.
-      if (isWritten && this.#statuses.get(key) === next) this.#unsent.delete(key);
-      else if (this.#statuses.has(key)) this.#unsent.add(key);
+      isWritten = await this.#sink.set(next);
     } catch (error) {
       // What is true of the kernel does not depend on the store: an audit says it again.
       if (!isSluiceError(error, 'store.unavailable')) throw error;
+    } finally {
+      // Of two at once the earlier one may be written last: then the later one is said again.
+      if (isWritten && this.#statuses.get(key) === next) this.#unsent.delete(key);
+      else if (this.#statuses.has(key)) this.#unsent.add(key);
     }
   }
 }

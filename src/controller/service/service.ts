@@ -202,9 +202,10 @@ export class ServiceController {
       .filter((id) => placeOfSandbox(this.#context, id).serving)
       .flatMap((id) => world.endpointsOfSandbox(id))
       .filter(({ id, spec, removing }) => spec.network === network && !removing && tracker.isReady('endpoint', id));
-    const peers = [...world.peersOfNetwork(network).values()].filter(
-      (peer) => sandboxes.has(peer.spec.sandbox) && peerServes(peer),
-    );
+    const peers = world
+      .peersOfNetwork(network)
+      .values()
+      .filter((peer) => sandboxes.has(peer.spec.sandbox) && peerServes(peer));
     return [...own, ...peers].filter(({ owner }) => world.takesConnections(owner));
   }
 
