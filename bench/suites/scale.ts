@@ -24,8 +24,6 @@ const WINDOW: Amount = { block: 5, warmup: 0, quick: 2 };
 const WIDE_WINDOW: Amount = { block: 10, warmup: 0, quick: 4 };
 /** Of the sizes between, ordinary operation is looked at in so many rounds: it is drawn, no bar is held against it. */
 const BETWEEN_ROUNDS = 4;
-/** Of ordinary operation at the largest size before the first round, not counted: a daemon that has run for a while has compiled what it does often. */
-const WARM_WINDOWS = 4;
 const families = { fixed: WINDOW, slope: WIDE_WINDOW };
 
 const absolute = { kind: 'absolute', better: 'lower' } as const;
@@ -102,9 +100,6 @@ async function open(wanted: readonly Row[], say: (line: string) => void, quick: 
   try {
     // The largest first: coming up takes more memory than standing still.
     for (const scale of scales.toReversed()) crowds.unshift(await Crowd.open(scale, say));
-    const largest = crowds.at(-1)!;
-    for (let at = 0; at < (quick ? 1 : WARM_WINDOWS); at++)
-      await largest.awake(() => runWindow(largest, ordinary(largest.scale), WINDOW.block));
   } catch (error) {
     await close();
     throw error;
