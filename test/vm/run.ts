@@ -1,6 +1,6 @@
 /**
- * `npm run test:vm`: the kernel suite, a chosen part of the end-to-end suite and a host that is switched off (`reboot`) and the daemon as
- * a service of systemd (`systemd`) on stock Debian kernels, in a virtual machine.
+ * `npm run test:vm`: a chosen part of the kernel and the end-to-end suite, a host that is switched off (`reboot`) and the daemon as a
+ * service of systemd (`systemd`) on stock Debian kernels, in a virtual machine.
  *
  *     node test/vm/run.ts [--kernel bookworm|trixie]… [--suite kernel|e2e|reboot|systemd]… [FILE…]
  */
@@ -53,7 +53,6 @@ const LEFT_OUT: Readonly<Record<string, string>> = {
       'container-pull',
       'image',
       'plugin',
-      'store-redis',
     ].map((file) => [`${file}.test.ts`, NO_KERNEL]),
   ),
   ...Object.fromEntries(
@@ -64,6 +63,12 @@ const LEFT_OUT: Readonly<Record<string, string>> = {
   ),
   'kills.test.ts': 'holds a rate of connections that an emulated CPU does not reach',
   'restart.test.ts': 'kills the daemon by the clock; emulated, each life takes ten times as long as the kill is late',
+  ...Object.fromEntries(
+    ['engine-kill', 'container-survival'].map((file) => [
+      `${file}.test.ts`,
+      'a kill at each step of our own; what a host keeps over a kill and a restart, `reboot` and `systemd` ask here',
+    ]),
+  ),
   'chaos.test.ts': 'a hundred creations at every fault point take hours on an emulated CPU',
 };
 
