@@ -8,9 +8,10 @@ import { copyIn, copyOut } from '../../runtime/engine/stream/copy.ts';
 import { findTools } from '../../runtime/engine/tool.ts';
 import { type Clock, systemClock } from '../../src/clock.ts';
 import { makeFolder } from '../folder.ts';
+import { SLOWNESS } from './kernel-bed.ts';
 
 /** As long as nothing may move here, milliseconds; the minute of the engine's own otherwise. */
-const STALL_MS = 400;
+const STALL_MS = 400 * SLOWNESS;
 const clock: Clock = {
   ...systemClock,
   after: (ms, fn) => systemClock.after(ms === 60_000 ? STALL_MS : ms, fn),
