@@ -27,6 +27,15 @@ export interface NameView {
   readonly forward: boolean;
 }
 
+/** What differs in a view from what was set or changed last; undefined: it is gone. */
+export interface NameChange {
+  readonly view: number;
+  /** By name, lower case. */
+  readonly records: ReadonlyMap<string, NameRecord | undefined>;
+  /** Address → name. */
+  readonly reverse: ReadonlyMap<string, string | undefined>;
+}
+
 export interface NameSandbox {
   readonly id: string;
   readonly namespace: Namespace;
@@ -43,6 +52,8 @@ export interface NameServer {
   removeSandbox(id: string): void;
   /** Replaces a view's records at once. */
   setView(view: NameView): void;
+  /** Replaces some of a view's records, at once and at the cost of those alone. A view that is not there stays so. */
+  changeView(change: NameChange): void;
   removeView(view: number): void;
   /** Puts destroyed sockets back; returns ids of the sandboxes that it did this for, and whose port has changed. */
   audit(): readonly { readonly id: string; readonly port: number }[];

@@ -10,12 +10,14 @@ import type { Firewall } from './firewall/firewall.ts';
 import type { Blocker } from './firewall/forward.ts';
 import type { Loop } from './loop.ts';
 import type { PeerController } from './peer/peer.ts';
+import type { NameController } from './service/name.ts';
 import type { ReconciledKind, World } from './world.ts';
 
 export interface AuditParts {
   readonly context: Context;
   readonly firewall: Firewall;
   readonly loops: Readonly<Record<ReconciledKind, Loop>>;
+  readonly naming: Pick<NameController, 'review'>;
   readonly peers: { readonly loop: Loop; readonly controller: PeerController };
   readonly ipams: ReadonlyMap<string, IpamDriver & { collect?(live: ReadonlySet<string>): Promise<number> }>;
   readonly prune: () => Promise<string[]>;
@@ -27,7 +29,7 @@ const asked = new WeakMap<World, number>();
 /** Objects looked at before other work gets a turn. */
 const BATCH = 25;
 
-export async function audit({ context, firewall, loops, peers, ipams, prune }: AuditParts): Promise<void> {
+export async function audit({ context, firewall, loops, naming, peers, ipams, prune }: AuditParts): Promise<void> {
   const { world, tracker, dataplane, publisher, names, node, logger } = context;
   for (const repair of [...dataplane.audit(), ...publisher.audit()]) {
     logger.warn(repair, 'repaired');
@@ -46,6 +48,7 @@ export async function audit({ context, firewall, loops, peers, ipams, prune }: A
     await tracker.repaired('sandbox', id, [`resolver sockets had been destroyed and were opened anew on port ${port}`]);
     loops.sandbox.trigger(id);
   }
+  for (const id of naming.review()) await tracker.repaired('network', id, ['names were not as they should be']);
   await auditFirewall(context, firewall);
   await inBatches(world.networks.keys(), loops.network);
   for (const id of world.joined()) peers.controller.review(id);

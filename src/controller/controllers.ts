@@ -283,7 +283,9 @@ export class Controllers {
     else this.#loops[kind].forget(id);
     if (kind === 'service' && !now) this.#services.gone(before as Service);
     if (kind === 'service') {
-      this.#touch(((now ?? before) as Service).spec.network);
+      const { network } = ((now ?? before) as Service).spec;
+      this.#names.touch(network, [id]);
+      this.#triggerServices(network);
       this.#replicate(id);
     }
     if (kind === 'network' && now) this.#names.touch(id);
@@ -312,7 +314,10 @@ export class Controllers {
       }
     // A node that is lost or drained leaves names and balancing; one that came back is in again. The same record twice: it was judged otherwise.
     if (now === before || differs('availability'))
-      for (const id of world.networksOf((now ?? before)!.name)) this.#touch(id);
+      for (const id of world.networksOf((now ?? before)!.name)) {
+        this.#names.touch(id);
+        this.#triggerServices(id);
+      }
   }
 
   /** A network that spans hosts was set up here, anew, or taken down. */
@@ -336,7 +341,7 @@ export class Controllers {
     if (endpoint && ready) this.#triggerContainer(endpoint.spec.sandbox);
     if (endpoint) this.#touchEndpoint(endpoint);
     const service = kind === 'service' ? world.services.get(id) : undefined;
-    if (service) this.#names.touch(service.spec.network);
+    if (service) this.#names.touch(service.spec.network, [id]);
   }
 
   /** Something changed that the number of a service's replicas may depend on. */
@@ -354,17 +359,14 @@ export class Controllers {
     for (const endpoint of this.#context.world.endpointsOfSandbox(id)) this.#touchEndpoint(endpoint);
   }
 
-  /** The names of its network, and the services that may balance over it. */
-  #touchEndpoint({ spec }: Endpoint): void {
-    this.#names.touch(spec.network);
-    if (!this.#synced) return;
-    for (const service of this.#context.world.services.values())
-      if (mayUse(service, spec)) this.#loops.service.trigger(service.id);
+  /** What it is called, and the services that may balance over it. */
+  #touchEndpoint({ id, spec }: Endpoint): void {
+    const users = [...this.#context.world.services.values().filter((service) => mayUse(service, spec))];
+    this.#names.touch(spec.network, [id, ...users.map((service) => service.id)]);
+    if (this.#synced) for (const service of users) this.#loops.service.trigger(service.id);
   }
 
-  /** Names and services of a network depend on its endpoints. */
-  #touch(networkId: string): void {
-    this.#names.touch(networkId);
+  #triggerServices(networkId: string): void {
     if (!this.#synced) return;
     for (const service of this.#context.world.services.values())
       if (service.spec.network === networkId) this.#loops.service.trigger(service.id);
@@ -372,7 +374,7 @@ export class Controllers {
 
   /** Services and names let go of an endpoint before its link goes. */
   async #withdraw(endpoint: Endpoint): Promise<void> {
-    this.#names.touch(endpoint.spec.network);
+    this.#touchEndpoint(endpoint);
     this.#names.flush();
     await this.#settleUsing(endpoint.spec.sandbox);
     const container = this.#context.world.containerOfSandbox(endpoint.spec.sandbox);
@@ -421,6 +423,7 @@ export class Controllers {
       context: this.#context,
       firewall: this.#firewall,
       loops: this.#loops,
+      naming: this.#names,
       peers: { loop: this.#peerLoop, controller: this.peers },
       ipams: this.#options.ipams,
       prune: async () => [

@@ -77,6 +77,8 @@ export class World {
   readonly #byNetwork = new Map<string, Set<string>>();
   /** Endpoints of other nodes by network, for the global networks of which this node has an endpoint. */
   readonly #peers = new Map<string, Map<string, Endpoint>>();
+  /** Ids of those by sandbox. */
+  readonly #peersBySandbox = new Map<string, Set<string>>();
   /** Container id by sandbox. */
   readonly #containers = new Map<string, string>();
   /** Container ids by the service whose replicas they are. */
@@ -144,6 +146,13 @@ export class World {
   /** Endpoints that other nodes have on the network; none of one on which this node has none itself. */
   peersOfNetwork(id: string): ReadonlyMap<string, Endpoint> {
     return this.#peers.get(id) ?? NO_PEERS;
+  }
+
+  /** The endpoint that another node's sandbox has on the network. */
+  peerOfSandbox(network: string, sandbox: string): Endpoint | undefined {
+    const peers = this.peersOfNetwork(network);
+    for (const id of this.#peersBySandbox.get(sandbox) ?? []) if (peers.has(id)) return peers.get(id);
+    return undefined;
   }
 
   /** The node that calls itself so, as owners are written. */
@@ -336,6 +345,7 @@ export class World {
     if (!peers || before?.revision === now?.revision) return;
     if (now) peers.set(id, now);
     else peers.delete(id);
+    (now ? add : drop)(this.#peersBySandbox, (now ?? before!).spec.sandbox, id);
     for (const listener of this.#listeners) listener('endpoint', id, now, before);
   }
 

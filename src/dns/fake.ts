@@ -1,6 +1,6 @@
 /** The name server in memory: the same answers, no sockets, no upstream. For tests of what stands on the contract, and for the simulation. */
 import type { Namespace } from '../contracts/kernel.ts';
-import type { NameSandbox, NameServer, NameView } from '../contracts/names.ts';
+import type { NameChange, NameRecord, NameSandbox, NameServer, NameView } from '../contracts/names.ts';
 import { DROP, FORWARD, Responder } from './answer.ts';
 import { NameTable } from './table.ts';
 import { MESSAGE_BYTES_MAX } from './wire.ts';
@@ -37,6 +37,10 @@ export class FakeNameServer implements NameServer {
     this.#tables.set(view.view, new NameTable(view));
   }
 
+  changeView(change: NameChange): void {
+    this.#tables.get(change.view)?.change(change);
+  }
+
   removeView(view: number): void {
     this.#tables.delete(view);
   }
@@ -49,6 +53,11 @@ export class FakeNameServer implements NameServer {
 
   async close(): Promise<void> {
     this.#homes.clear();
+  }
+
+  /** Of all views. */
+  records(): NameRecord[] {
+    return [...this.#tables.values()].flatMap((table) => [...table.records()]);
   }
 
   /** As `ss -K` inside the namespace: the sockets there are gone until the next audit. */

@@ -4,7 +4,7 @@
  */
 import type { Socket } from 'node:net';
 import type { Clock } from '../clock.ts';
-import type { NameSandbox, NameServer, NameView } from '../contracts/names.ts';
+import type { NameChange, NameSandbox, NameServer, NameView } from '../contracts/names.ts';
 import { DatagramBatch, sendDatagram } from '../kernel/datagram.ts';
 import type { Logger } from '../log.ts';
 import { dnsDropped, dnsQueries } from '../metrics.ts';
@@ -158,11 +158,16 @@ class DnsServer implements RunningNameServer {
     const known = this.#tables.has(view.view);
     this.#tables.set(view.view, table);
     if (!known) this.#read(view.view, true);
-    if (table.unfit.length > 0)
-      this.#logger?.warn(
-        { view: view.view, names: table.unfit.slice(0, 10) },
-        'names that DNS cannot hold are left out',
-      );
+    this.#tellUnfit(view.view, table.unfit);
+  }
+
+  changeView(change: NameChange): void {
+    this.#tellUnfit(change.view, this.#tables.get(change.view)?.change(change) ?? []);
+  }
+
+  #tellUnfit(view: number, names: readonly string[]): void {
+    if (names.length > 0)
+      this.#logger?.warn({ view, names: names.slice(0, 10) }, 'names that DNS cannot hold are left out');
   }
 
   removeView(view: number): void {

@@ -76,6 +76,7 @@ const bound = (server: FakeNameServer): NameServer => ({
   ensureSandbox: (sandbox) => server.ensureSandbox(sandbox),
   removeSandbox: (id) => server.removeSandbox(id),
   setView: (view) => server.setView(view),
+  changeView: (change) => server.changeView(change),
   removeView: (view) => server.removeView(view),
   audit: () => server.audit(),
   close: () => server.close(),
@@ -112,6 +113,34 @@ describe('the suite fails on a broken server', () => {
         };
       },
       complains: 'a view is replaced at once',
+    },
+    'changes nothing': { wrap: () => ({ changeView: () => undefined }), complains: 'a view is changed at once' },
+    'keeps what is gone': {
+      wrap: (server) => ({
+        changeView: (change) =>
+          server.changeView({ ...change, records: new Map([...change.records].filter(([, record]) => record)) }),
+      }),
+      complains: 'a view is changed at once',
+    },
+    'keeps the addresses that come with SRV': {
+      wrap: (server) => ({
+        changeView: (change) =>
+          change.records.has('shop') && change.records.size === 1 ? undefined : server.changeView(change),
+      }),
+      complains: 'SRV comes with the addresses that its target has now',
+    },
+    'keeps the names of addresses': {
+      wrap: (server) => ({ changeView: (change) => server.changeView({ ...change, reverse: new Map() }) }),
+      complains: 'addresses that come and go',
+    },
+    'makes a view of a change': {
+      wrap: (server) => ({
+        changeView: (change) => {
+          server.setView({ view: change.view, records: [], reverse: new Map(), subnets: [], forward: true });
+          server.changeView(change);
+        },
+      }),
+      complains: 'a change makes no view',
     },
     'does not forget a view': { wrap: () => ({ removeView: () => undefined }), complains: 'before its view is there' },
     'answers from an empty view at first': {

@@ -194,6 +194,79 @@ export const NAMES_CASES: Readonly<Record<string, (on: NamesUnderTest) => Promis
     expect((await ask('five', TYPE.A)).values).toEqual(['10.9.0.5']);
   },
 
+  async 'a view is changed at once, and nothing else of it'(on) {
+    const { ask } = box(on);
+    on.server.setView(view({ forward: false }));
+    expect((await ask('four', TYPE.A)).values).toEqual(['10.9.0.4']);
+    const change = (records: [string, NameRecord | undefined][]): void =>
+      on.server.changeView({ view: 1, records: new Map(records), reverse: new Map() });
+    change([
+      ['four', { name: 'four', a: ['10.9.0.44'] }],
+      ['five', { name: 'five', a: ['10.9.0.5'] }],
+      ['six', undefined],
+      ['never', undefined],
+    ]);
+    expect((await ask('four', TYPE.A)).values).toEqual(['10.9.0.44']);
+    expect((await ask('five', TYPE.A)).values).toEqual(['10.9.0.5']);
+    expect(await ask('six', TYPE.AAAA)).toMatchObject(NXDOMAIN);
+    expect((await ask('api-1', TYPE.A)).values).toEqual(['10.9.0.2']);
+    change([['six', { name: 'six', aaaa: ['fd00:9::66'] }]]);
+    expect((await ask('six', TYPE.AAAA)).values).toEqual(['fd00:9::66']);
+  },
+
+  async 'a name that has labels in front exists as long as they do'(on) {
+    const { ask } = box(on);
+    const port = (name: string): NameRecord => ({ name, srv: [{ priority: 0, weight: 1, port: 1, target: 'shop' }] });
+    const names = ['_a._tcp.bare', '_b._tcp.bare'];
+    on.server.setView(view({ records: names.map(port) }));
+    for (const name of names) {
+      expect(await ask('_tcp.bare', TYPE.SRV)).toMatchObject(NODATA);
+      expect(await ask('_c._tcp.bare', TYPE.SRV)).toMatchObject(NXDOMAIN);
+      on.server.changeView({ view: 1, records: new Map([[name, undefined]]), reverse: new Map() });
+      expect(on.forwarded()).toEqual([]);
+    }
+    await ask('_tcp.bare', TYPE.SRV);
+    expect(on.forwarded()).toEqual(['_tcp.bare']);
+  },
+
+  async 'SRV comes with the addresses that its target has now'(on) {
+    const { ask } = box(on);
+    on.server.setView(view());
+    expect((await ask('_http._tcp.shop', TYPE.SRV)).glue).toHaveLength(3);
+    const shop = { name: 'shop', a: ['10.9.0.77'] };
+    on.server.changeView({ view: 1, records: new Map([['shop', shop]]), reverse: new Map() });
+    expect(await ask('_http._tcp.shop', TYPE.SRV)).toMatchObject({ values: ['0 1 8080 shop'], glue: ['10.9.0.77'] });
+  },
+
+  async 'addresses that come and go have names or none, asked before or not'(on) {
+    const { ask } = box(on);
+    const pointer = (last: number) => ask(`${last}.0.9.10.in-addr.arpa`, TYPE.PTR);
+    const change = (reverse: [string, string | undefined][]): void =>
+      on.server.changeView({ view: 1, records: new Map(), reverse: new Map(reverse) });
+    on.server.setView(view());
+    change([['10.9.0.3', 'early.web']]);
+    expect((await pointer(3)).values).toEqual(['early.web']);
+    expect((await pointer(2)).values).toEqual(['api-1.web']);
+    change([
+      ['10.9.0.2', undefined],
+      ['10.9.0.3', 'other.web'],
+      ['10.9.0.4', 'late.web'],
+    ]);
+    expect(await pointer(2)).toMatchObject(NXDOMAIN);
+    expect((await pointer(3)).values).toEqual(['other.web']);
+    expect((await pointer(4)).values).toEqual(['late.web']);
+  },
+
+  async 'a change makes no view'(on) {
+    const { namespace, port } = box(on);
+    on.server.changeView({
+      view: 1,
+      records: new Map([['four', { name: 'four', a: ['10.9.0.4'] }]]),
+      reverse: new Map(),
+    });
+    expect(await on.ask(namespace, port, encodeQuestion('four', TYPE.A), false)).toBeNull();
+  },
+
   async 'of two records of one name the first counts'(on) {
     const { ask } = box(on);
     on.server.setView(

@@ -12,7 +12,6 @@ import { systemClock as clock } from '../../src/clock.ts';
 import { Registration } from '../../src/cluster/registration.ts';
 import type { NetworkDriver, Underlay } from '../../src/contracts/driver.ts';
 import type { Kernel } from '../../src/contracts/kernel.ts';
-import type { NameView } from '../../src/contracts/names.ts';
 import type { Store } from '../../src/contracts/store.ts';
 import type { Context } from '../../src/controller/context.ts';
 import { Controllers } from '../../src/controller/controllers.ts';
@@ -33,21 +32,11 @@ import { createMemoryStore } from '../../src/store/memory.ts';
 import { createFakeImages } from '../unit/image-fake.ts';
 import { until } from './kernel-bed.ts';
 
-class Names extends FakeNameServer {
-  /** The records of each view, as they were set last. */
-  readonly views = new Map<number, NameView>();
-
-  override setView(view: NameView): void {
-    this.views.set(view.view, view);
-    super.setView(view);
-  }
-}
-
 export class ClusterNode {
   readonly host: LabHost;
   readonly kernel: Kernel;
   readonly desired: Desired;
-  readonly names = new Names();
+  readonly names = new FakeNameServer();
   readonly images = createFakeImages();
   /** Outlives the controllers, as a host's containers outlive its daemon. */
   readonly runtime = createFakeRuntime({ clock });
@@ -158,7 +147,7 @@ export class ClusterNode {
 
   /** What the node's sandboxes on that set of networks resolve. */
   resolves(name: string): readonly string[] {
-    const records = [...this.names.views.values()].flatMap((view) => view.records);
+    const records = this.names.records();
     return records.filter((record) => record.name === name).flatMap(({ a = [], aaaa = [] }) => [...a, ...aaaa]);
   }
 

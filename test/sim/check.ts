@@ -217,8 +217,8 @@ export class Checks {
         const set = [...pinned.frontends.values()].find(({ address }) => service.spec.vips.includes(address))?.set;
         const found = (set === undefined ? [] : (pinned.sets.get(set) ?? [])).map(({ address }) => address);
         same(found, expected, (what) => this.#broken(`backends of ${service.name} on ${name}: ${what}`));
-        const resolved = [...life.names.views.values()]
-          .flatMap(({ records }) => records)
+        const resolved = life.names
+          .records()
           .filter((record) => record.name === service.name)
           .flatMap(({ a = [] }) => a);
         if (!resolved.includes(service.spec.vips[0]!)) this.#broken(`${service.name} does not resolve on ${name}`);

@@ -10,7 +10,6 @@ import { Membership } from '../../src/cluster/membership.ts';
 import { Registration } from '../../src/cluster/registration.ts';
 import { openReplica } from '../../src/cluster/replica/replica.ts';
 import type { Kernel, Monitor, Namespace } from '../../src/contracts/kernel.ts';
-import type { NameView } from '../../src/contracts/names.ts';
 import type { Store } from '../../src/contracts/store.ts';
 import { Controllers } from '../../src/controller/controllers.ts';
 import { Tracker } from '../../src/controller/tracker.ts';
@@ -36,14 +35,6 @@ export const SESSION_MS = 60_000;
 export const AUDIT_MS = 600_000;
 const START_RETRY_MS = 5_000;
 
-class Names extends FakeNameServer {
-  readonly views = new Map<number, NameView>();
-  override setView(view: NameView): void {
-    this.views.set(view.view, view);
-    super.setView(view);
-  }
-}
-
 /** One life of a daemon. */
 export interface Life {
   readonly clock: LifeClock;
@@ -53,7 +44,7 @@ export interface Life {
   readonly world: World;
   readonly tracker: Tracker;
   readonly membership: Membership;
-  readonly names: Names;
+  readonly names: FakeNameServer;
   /** Everything is programmed for the first time. */
   synced: boolean;
 }
@@ -168,7 +159,7 @@ export class SimHost {
     });
     const world = new World({ store, clock, node: name, logger, shared: true });
     const tracker = new Tracker({ sink: desired.statuses, clock, node: name });
-    const names = new Names();
+    const names = new FakeNameServer();
     const dataplane = createFakeDataplane(this.pinned);
     const describe = () => ({ address, vtep: address, port: 4789, hostRoutes: ['198.18.0.0/24'] });
     const registration = new Registration({ store, clock, logger, node: name, describe });

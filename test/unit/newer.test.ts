@@ -10,7 +10,7 @@ import { concerns, isForeign, isKnownToAll, knownOf } from '../../src/cluster/re
 import { type Mine, planRestore } from '../../src/cluster/replica/plan.ts';
 import type { Entry } from '../../src/contracts/store.ts';
 import { planService } from '../../src/controller/service/balance.ts';
-import { namesOfNetwork } from '../../src/controller/service/record.ts';
+import { callOfService } from '../../src/controller/service/record.ts';
 import { createLogger } from '../../src/log.ts';
 import * as keys from '../../src/model/keys.ts';
 import { KINDS, type Kind, type Obj } from '../../src/model/object.ts';
@@ -342,8 +342,7 @@ test('names and balancing of a service go on beside what they do not know of it'
   expect(planService(service, [])).toMatchObject([
     { port: 80, protocol: 'tcp', backends: [{ address: '192.0.2.7', port: 80 }] },
   ]);
-  const network = object('network', 'web', null) as Parameters<typeof namesOfNetwork>[0];
-  const { records } = namesOfNetwork(network, [], () => undefined, [service]);
-  expect(records.get('tasks.shop')?.a).toEqual(['192.0.2.7']);
-  expect(records.get('shop')?.a).toEqual(['10.0.0.9']);
+  const { records } = callOfService(service, 'web', () => []);
+  expect(records.find(({ name }) => name === 'tasks.shop')?.a).toEqual(['192.0.2.7']);
+  expect(records.find(({ name }) => name === 'shop')?.a).toEqual(['10.0.0.9']);
 });

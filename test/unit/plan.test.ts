@@ -2,9 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { chooseName } from '../../src/controller/endpoint/inside.ts';
 import { planRoutes } from '../../src/controller/endpoint/route.ts';
 import { endpointOfKey, planService } from '../../src/controller/service/balance.ts';
-import { mergeViews, namesOfNetwork } from '../../src/controller/service/record.ts';
 import type { Endpoint, EndpointSpec } from '../../src/model/endpoint.ts';
-import type { Network } from '../../src/model/network.ts';
 import type { Service, ServiceSpec } from '../../src/model/service.ts';
 
 const base = { revision: 1, schema: 1, owner: 'n', labels: {}, createdAt: '2026-01-01T00:00:00Z' };
@@ -31,23 +29,6 @@ const service = (spec: Partial<ServiceSpec>): Service => ({
   name: 'shop',
   spec: { network: 'net', vips: [], ports: [], backends: [], aliases: [], ...spec },
 });
-const network = (name: string): Network => ({
-  ...base,
-  kind: 'network',
-  id: name,
-  name,
-  spec: {
-    driver: 'bridge',
-    scope: 'local',
-    ipam: 'default',
-    subnets: [],
-    ipv4: true,
-    ipv6: false,
-    internal: false,
-    options: {},
-  },
-});
-
 describe('service plan', () => {
   const a = endpoint('a', { addresses: ['10.0.0.2/24', 'fd00::2/64'] });
   const b = endpoint('b', { addresses: ['10.0.0.3/24'] });
@@ -87,50 +68,6 @@ describe('service plan', () => {
 
   test('keys tell endpoints from plain addresses', () => {
     expect([endpointOfKey('a/10.0.0.2/80'), endpointOfKey('-/10.0.0.2/80')]).toEqual(['a', null]);
-  });
-});
-
-describe('names', () => {
-  const names = (services: Service[] = []) =>
-    namesOfNetwork(
-      network('web'),
-      [
-        endpoint('a', { addresses: ['10.0.0.3/24'], aliases: ['api'] }),
-        endpoint('b', { addresses: ['10.0.0.2/24', 'fd00::2/64'], aliases: ['API'] }),
-      ],
-      ({ spec }) => spec.sandbox.replace('s-', 'box-'),
-      services,
-    );
-
-  test('names, aliases answered together, NAME.NETWORK, reverse', () => {
-    const { records, reverse } = names();
-    expect(records.get('box-a')?.a).toEqual(['10.0.0.3']);
-    expect(records.get('box-b.web')?.aaaa).toEqual(['fd00::2']);
-    expect(records.get('api')?.a).toEqual(['10.0.0.2', '10.0.0.3']);
-    expect(reverse.get('10.0.0.3')).toBe('box-a.web');
-  });
-
-  test('a service has its VIPs, its tasks and SRV for named ports, and wins over a sandbox of its name', () => {
-    const shop = {
-      ...service({
-        vips: ['10.0.0.100'],
-        ports: [{ name: 'http', port: 80, target: 80, protocol: 'tcp' }],
-        backends: [{ sandbox: 's-a' }],
-      }),
-      name: 'box-a',
-    };
-    const { records } = names([shop]);
-    expect(records.get('box-a')?.a).toEqual(['10.0.0.100']);
-    expect(records.get('tasks.box-a')?.a).toEqual(['10.0.0.3']);
-    expect(records.get('_http._tcp.box-a')?.srv).toEqual([{ priority: 0, weight: 1, port: 80, target: 'box-a' }]);
-  });
-
-  test('the first network owns a name that two have', () => {
-    const other = namesOfNetwork(network('zoo'), [endpoint('c', { addresses: ['10.9.0.2/24'] })], () => 'box-a', []);
-    const { records, shadowed } = mergeViews([names(), other]);
-    expect(records.find(({ name }) => name === 'box-a')?.a).toEqual(['10.0.0.3']);
-    expect(records.find(({ name }) => name === 'box-a.zoo')?.a).toEqual(['10.9.0.2']);
-    expect(shadowed).toEqual(['box-a']);
   });
 });
 

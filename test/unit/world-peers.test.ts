@@ -68,9 +68,14 @@ describe('the world of a node among others', () => {
     await endpoint(12, 'b', OTHER);
     await world.start();
     expect(world.joined()).toEqual([MESH]);
+    expect(world.peerOfSandbox(MESH, id(111))?.id).toBe(id(11));
+    expect([world.peerOfSandbox(MESH, id(110)), world.peerOfSandbox(OTHER, id(112))]).toEqual([undefined, undefined]);
     expect(peers(MESH)).toEqual([11]);
     expect(peers(OTHER)).toEqual([]);
     expect([...world.endpoints.keys()]).toEqual([id(10)]);
+    await remove(id(11), 'b', MESH);
+    await until('the peer is gone', () => peers(MESH).length === 0);
+    expect(world.peerOfSandbox(MESH, id(111))).toBeUndefined();
   });
 
   test('what a list knew already is not told again by the watch that asked for it: its end may lie behind', async () => {

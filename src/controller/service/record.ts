@@ -1,10 +1,18 @@
-/** The names of a network, and how several networks make a view. Pure. */
+/** What one endpoint or service is called on its network, and how the names of several networks make a view. Pure. */
 import type { NameRecord } from '../../contracts/names.ts';
 import type { Endpoint } from '../../model/endpoint.ts';
-import type { Network } from '../../model/network.ts';
 import type { Service } from '../../model/service.ts';
 
-export interface NetworkNames {
+export interface Called {
+  readonly records: readonly NameRecord[];
+  /** Address → name. */
+  readonly reverse: ReadonlyMap<string, string>;
+  /** Of a service: its names at which no sandbox is found, whatever that is called. */
+  readonly owned?: ReadonlySet<string>;
+}
+
+/** The names of a network. */
+export interface Names {
   readonly records: ReadonlyMap<string, NameRecord>;
   /** Address → name. */
   readonly reverse: ReadonlyMap<string, string>;
@@ -19,7 +27,7 @@ interface Draft {
 const bare = (address: string): string => address.split('/')[0]!;
 
 class Drafts {
-  readonly drafts = new Map<string, Draft>();
+  readonly #drafts = new Map<string, Draft>();
   readonly #network: string;
 
   constructor(network: string) {
@@ -28,10 +36,10 @@ class Drafts {
 
   of(name: string): Draft {
     const key = name.toLowerCase();
-    const known = this.drafts.get(key);
+    const known = this.#drafts.get(key);
     if (known) return known;
     const draft: Draft = { a: [], aaaa: [], srv: [] };
-    this.drafts.set(key, draft);
+    this.#drafts.set(key, draft);
     return draft;
   }
 
@@ -42,111 +50,56 @@ class Drafts {
   }
 
   records(): NameRecord[] {
-    return [...this.drafts].map(([name, { a, aaaa, srv }]) => ({ name, a: a.sort(), aaaa: aaaa.sort(), srv }));
+    return [...this.#drafts].map(([name, { a, aaaa, srv }]) => ({ name, a: a.sort(), aaaa: aaaa.sort(), srv }));
   }
 }
 
-/** What one endpoint's sandbox is called on its network. */
-interface Called {
-  readonly sandbox: string;
-  readonly network: string;
-  readonly records: readonly NameRecord[];
-  readonly reverse: NetworkNames['reverse'];
-}
-
-/** Objects are replaced, never changed: of a large network all but one or two are those of the last time. */
-const called = new WeakMap<Endpoint, Called>();
-
-function callOf(endpoint: Endpoint, sandbox: string, network: string): Called {
-  const known = called.get(endpoint);
-  if (known?.sandbox === sandbox && known.network === network) return known;
+/** A sandbox by name, aliases and `NAME.NETWORK`. */
+export function callOfEndpoint({ spec }: Endpoint, sandbox: string, network: string): Called {
   const drafts = new Drafts(network);
-  const { addresses, aliases } = endpoint.spec;
+  const { addresses, aliases } = spec;
   for (const name of new Set([sandbox, ...aliases].map((each) => each.toLowerCase())))
     drafts.addresses(name, addresses);
   const target = `${sandbox}.${network}`.toLowerCase();
-  const reverse = new Map(addresses.map((address) => [bare(address), target]));
-  const made = { sandbox, network, records: drafts.records(), reverse };
-  called.set(endpoint, made);
-  return made;
-}
-
-/** Records by name; several of one name are answered together. */
-class Gathered {
-  readonly #one = new Map<string, NameRecord>();
-  readonly #several = new Map<string, NameRecord[]>();
-
-  add(record: NameRecord): void {
-    const { name } = record;
-    const known = this.#one.get(name);
-    if (!known) this.#one.set(name, record);
-    else if (this.#several.has(name)) this.#several.get(name)!.push(record);
-    else this.#several.set(name, [known, record]);
-  }
-
-  all(): ReadonlyMap<string, NameRecord> {
-    for (const [name, records] of this.#several) {
-      const [a, aaaa] = [records.flatMap(({ a = [] }) => a).sort(), records.flatMap(({ aaaa = [] }) => aaaa).sort()];
-      this.#one.set(name, { name, a, aaaa, srv: records.flatMap(({ srv = [] }) => srv) });
-    }
-    return this.#one;
-  }
+  return { records: drafts.records(), reverse: new Map(addresses.map((address) => [bare(address), target])) };
 }
 
 /**
- * Sandboxes by name, aliases and `NAME.NETWORK`; services likewise, with `tasks.SERVICE` for their backends and
- * `_port._proto.SERVICE` for named ports. A service wins over a sandbox of the same name; several sandboxes with one alias are
- * answered together. `endpoints` and `services`: those that are ready; `serves`: which sandboxes may be balanced over.
+ * A service likewise, with `tasks.SERVICE` for its backends and `_port._proto.SERVICE` for named ports. `addressesOf`: of a sandbox on the
+ * network that may be balanced over; none of another.
  */
-export function namesOfNetwork(
-  network: Network,
-  endpoints: readonly Endpoint[],
-  sandboxName: (endpoint: Endpoint) => string | undefined,
-  services: readonly Service[],
-  serves: (sandbox: string) => boolean = () => true,
-): NetworkNames {
-  const suffix = `.${network.name}`.toLowerCase();
-  const own = new Set(services.flatMap(({ name }) => [name.toLowerCase(), `${name.toLowerCase()}${suffix}`]));
-  const records = new Gathered();
-  const reverse = new Map<string, string>();
-  const bySandbox = new Map<string, Endpoint>();
-  for (const endpoint of endpoints) {
-    const { sandbox } = endpoint.spec;
-    if (!bySandbox.has(sandbox)) bySandbox.set(sandbox, endpoint);
-    const name = sandboxName(endpoint);
-    if (!name) continue;
-    const call = callOf(endpoint, name, network.name);
-    for (const record of call.records) if (!own.has(record.name)) records.add(record);
-    for (const [address, target] of call.reverse) reverse.set(address, target);
+export function callOfService(
+  { name, spec }: Service,
+  network: string,
+  addressesOf: (sandbox: string) => readonly string[],
+): Called {
+  const drafts = new Drafts(network);
+  for (const each of new Set([name, ...spec.aliases])) drafts.addresses(each, spec.vips);
+  drafts.of(`tasks.${name}`);
+  for (const backend of spec.backends)
+    drafts.addresses(
+      `tasks.${name}`,
+      'sandbox' in backend ? addressesOf(backend.sandbox) : 'address' in backend ? [backend.address] : [],
+    );
+  for (const port of spec.ports) {
+    if (port.name)
+      drafts
+        .of(`_${port.name}._${port.protocol}.${name}`)
+        .srv.push({ priority: 0, weight: 1, port: port.port, target: name.toLowerCase() });
   }
-  const addressesOf = (sandbox: string): readonly string[] =>
-    serves(sandbox) ? (bySandbox.get(sandbox)?.spec.addresses ?? []) : [];
-  const drafts = new Drafts(network.name);
-  for (const service of services) {
-    for (const each of new Set([service.name, ...service.spec.aliases])) drafts.addresses(each, service.spec.vips);
-    drafts.of(`tasks.${service.name}`);
-    for (const backend of service.spec.backends)
-      drafts.addresses(
-        `tasks.${service.name}`,
-        'sandbox' in backend ? addressesOf(backend.sandbox) : 'address' in backend ? [backend.address] : [],
-      );
-    for (const vip of service.spec.vips) reverse.set(vip, `${service.name}.${network.name}`.toLowerCase());
-    for (const port of service.spec.ports) {
-      if (port.name)
-        drafts
-          .of(`_${port.name}._${port.protocol}.${service.name}`)
-          .srv.push({ priority: 0, weight: 1, port: port.port, target: service.name.toLowerCase() });
-    }
-  }
-  for (const record of drafts.records()) records.add(record);
-  return { records: records.all(), reverse };
+  const target = `${name}.${network}`.toLowerCase();
+  return {
+    records: drafts.records(),
+    reverse: new Map(spec.vips.map((vip) => [vip, target])),
+    owned: new Set([name.toLowerCase(), target]),
+  };
 }
 
 /**
  * A view's records from its networks', in the order given: the first network that has a name owns it, another's is shadowed (and named,
- * for the log) unless it is the same set of names anyway. `NAME.NETWORK` always finds the other.
+ * for the log). `NAME.NETWORK` always finds the other.
  */
-export function mergeViews(networks: readonly NetworkNames[]): {
+export function mergeViews(networks: readonly Names[]): {
   records: NameRecord[];
   reverse: Map<string, string>;
   shadowed: string[];
@@ -162,4 +115,25 @@ export function mergeViews(networks: readonly NetworkNames[]): {
     for (const [address, name] of network.reverse) if (!reverse.has(address)) reverse.set(address, name);
   }
   return { records: [...records.values()], reverse, shadowed };
+}
+
+/** What differs in a view when that differs in one of its networks: what the first network has that has any. */
+export function changeOf(networks: readonly Names[], differs: NameDifference): NameDifference & { shadowed: string[] } {
+  const records = new Map<string, NameRecord | undefined>();
+  const reverse = new Map<string, string | undefined>();
+  const shadowed: string[] = [];
+  for (const name of differs.records.keys()) {
+    const found = networks.flatMap((network) => network.records.get(name) ?? []);
+    if (found.length > 1) shadowed.push(name);
+    records.set(name, found[0]);
+  }
+  for (const address of differs.reverse.keys())
+    reverse.set(address, networks.flatMap((network) => network.reverse.get(address) ?? [])[0]);
+  return { records, reverse, shadowed };
+}
+
+/** Names and addresses of which something differs, as they are now; undefined: gone. */
+export interface NameDifference {
+  readonly records: ReadonlyMap<string, NameRecord | undefined>;
+  readonly reverse: ReadonlyMap<string, string | undefined>;
 }

@@ -202,11 +202,8 @@ export class ServiceController {
       .filter((id) => placeOfSandbox(this.#context, id).serving)
       .flatMap((id) => world.endpointsOfSandbox(id))
       .filter(({ id, spec, removing }) => spec.network === network && !removing && tracker.isReady('endpoint', id));
-    const peers = world
-      .peersOfNetwork(network)
-      .values()
-      .filter((peer) => sandboxes.has(peer.spec.sandbox) && peerServes(peer));
-    return [...own, ...peers].filter(({ owner }) => world.takesConnections(owner));
+    const peers = [...sandboxes].flatMap((id) => world.peerOfSandbox(network, id) ?? []);
+    return [...own, ...peers.filter(peerServes)].filter(({ owner }) => world.takesConnections(owner));
   }
 
   /** What is balanced over now, VIP by VIP and port by port. */

@@ -29,7 +29,7 @@ export interface TracerParts {
   readonly context: Context;
   readonly differ: Differ;
   readonly spaces: Pick<Spaces, 'get' | 'path'>;
-  readonly names: Pick<NameController, 'recordsOf'>;
+  readonly names: Pick<NameController, 'find'>;
   readonly services: Pick<ServiceController, 'plan'>;
   readonly others: OtherNodes | undefined;
 }
@@ -128,7 +128,10 @@ export class Tracer {
     const { context, names } = this.#parts;
     const { world } = context;
     const wanted = host.toLowerCase().replace(/\.$/, '');
-    const record = names.recordsOf(networks.map(({ id }) => id)).find((one) => one.name === wanted);
+    const record = names.find(
+      networks.map(({ id }) => id),
+      wanted,
+    );
     const addresses = [...(record?.a ?? []), ...(record?.aaaa ?? [])];
     if (addresses.length > 0) return { kind: 'found', addresses };
     const nameOf = (id: string): string => world.networks.get(id)?.name ?? id;
