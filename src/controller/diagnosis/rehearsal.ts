@@ -13,9 +13,10 @@ import type {
   VethOptions,
   VxlanOptions,
 } from '../../contracts/kernel.ts';
-import { isSluiceError, SluiceError } from '../../errors.ts';
+import { SluiceError } from '../../errors.ts';
 import type { Difference } from '../../model/diagnosis/diff.ts';
 import { canonicalAddress } from '../../model/ip.ts';
+import { settingOf } from '../firewall/setting.ts';
 
 const NUD_PERMANENT = 0x80;
 const RT_TABLE_MAIN = 254;
@@ -83,14 +84,6 @@ export class Rehearsal {
 }
 
 /** Null: its interface is not there. */
-function settingOf(namespace: Namespace, name: string): string | null {
-  try {
-    return namespace.getSysctl(name);
-  } catch (error) {
-    if (isSluiceError(error, 'kernel.notfound')) return null;
-    throw error;
-  }
-}
 
 class RehearsedNetlink implements Netlink {
   readonly #real: Netlink;

@@ -17,6 +17,7 @@ import type { Context } from '../context.ts';
 import { syncDockerUser } from './docker.ts';
 import { asksForState, type Blocker, findBlockers, seesFrames } from './forward.ts';
 import { ADMIN_RULESET, ADMIN_TABLE, type PolicyNetwork, renderPolicy } from './policy.ts';
+import { settingOf } from './setting.ts';
 import { Guard, type VxlanGuard } from './vxlan.ts';
 
 type Ruleset = readonly Record<string, unknown>[];
@@ -175,10 +176,10 @@ export class Firewall {
     return this.#nft.list('ruleset') ?? [];
   }
 
-  /** Families whose hooks bridged frames are taken through on this host. */
+  /** Families whose hooks bridged frames are taken through on this host: none where nobody has loaded `br_netfilter`. */
   #bridged(): ('ip' | 'ip6')[] {
     const { host } = this.#context.kernel;
-    const has = (tool: string): boolean => host.getSysctl(`net.bridge.bridge-nf-call-${tool}`) === '1';
+    const has = (tool: string): boolean => settingOf(host, `net.bridge.bridge-nf-call-${tool}`) === '1';
     return [...(has('iptables') ? (['ip'] as const) : []), ...(has('ip6tables') ? (['ip6'] as const) : [])];
   }
 

@@ -4,8 +4,8 @@ import { sysctlPath } from '../sysctl.ts';
 import type { Space } from './space.ts';
 
 const ENOENT = 2;
-/** Folders of /proc/sys/net. */
-const FAMILIES = ['core', 'ipv4', 'ipv6', 'unix', 'netfilter', 'bridge', 'mpls'];
+/** Folders of /proc/sys/net on a host where nobody has loaded br_netfilter: `bridge` comes with that. */
+const FAMILIES = ['core', 'ipv4', 'ipv6', 'unix', 'netfilter', 'mpls'];
 const DEFAULTS: Readonly<Record<string, string>> = {
   'net.ipv4.ip_unprivileged_port_start': '1024',
   'net.ipv4.ip_local_port_range': '32768\t60999',
