@@ -4,7 +4,8 @@ import { FAMILIES, inside, PYTHON, sandbox } from './traffic.ts';
 
 let host: TestHost;
 beforeAll(async () => {
-  host = await openHost({ name: 'box' });
+  // An audit gives an endpoint its own MAC and address back, between two commands on a slow machine.
+  host = await openHost({ name: 'box', settings: { auditSeconds: 600 } });
 });
 afterAll(() => host.close());
 

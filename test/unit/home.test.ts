@@ -2,7 +2,7 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { systemClock as clock } from '../../src/clock.ts';
+import { type Clock, systemClock as clock } from '../../src/clock.ts';
 import { joinCluster, openHome, type Stores } from '../../src/cluster/home.ts';
 import { Sealable } from '../../src/cluster/join/seal.ts';
 import { loadConfig } from '../../src/config.ts';
@@ -38,10 +38,16 @@ const stores: Stores = {
   },
   nameOf: () => '127.0.0.1:6379',
 };
+/** A hundred times as fast: a store that is away is waited for by it. */
+const fast: Clock = {
+  ...clock,
+  monotonic: () => clock.monotonic() * 100,
+  sleep: (ms, signal) => clock.sleep(ms / 100, signal),
+};
 const open = (store: string, node = 'a') =>
   openHome(loadConfig({ stateDir: folder, store, node }, {}, join(folder, 'none.json')), {
     stores,
-    clock,
+    clock: fast,
     logger: createLogger('silent'),
   });
 const once = async (
@@ -80,6 +86,15 @@ test('a cluster whose store was not there was never joined', async () => {
   await once('sqlite', network('web'));
   away = false;
   await expect(open(REDIS)).rejects.toThrow(/1 objects that the cluster does not know \(network web\)/);
+});
+
+test('a store that comes up a little later than the host is waited for', async () => {
+  away = true;
+  const opening = once(REDIS, network('web'));
+  await clock.sleep(50);
+  away = false;
+  await opening;
+  expect((await redis.list('network/')).items.map(({ key }) => key)).toEqual(['network/web']);
 });
 
 test('a host whose objects went along starts with the cluster`s store, under its name, only', async () => {

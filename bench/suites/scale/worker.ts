@@ -5,7 +5,6 @@ import { mkdirSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { systemClock } from '../../../src/clock.ts';
-import { isSluiceError } from '../../../src/errors.ts';
 import { openRedisStore } from '../../../src/store/redis/redis.ts';
 import { monotonicMs } from '../../probe/prober.ts';
 import { type Connect, type ScaleNode, startNode } from './node.ts';
@@ -36,9 +35,6 @@ export interface Answers {
   /** Collected, and what that freed given back to the machine. */
   readonly shrink: null;
 }
-
-/** How often a node begins to connect, while others keep its process busy. */
-const STARTS_MAX = 20;
 
 /** Which node opens a connection: whatever follows from its start belongs to it. */
 const whose = new AsyncLocalStorage<number>();
@@ -72,16 +68,7 @@ function took(revision: number): void {
 }
 
 async function start(url: string, dir: string, node: number): Promise<null> {
-  const connect: Connect = async (seen, onTerm) => {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await openRedisStore({ url, clock: systemClock, seen, onTerm });
-      } catch (error) {
-        // A daemon has a process to itself, and whoever started it starts it again.
-        if (attempt === STARTS_MAX || !isSluiceError(error, 'store.unavailable')) throw error;
-      }
-    }
-  };
+  const connect: Connect = (seen, onTerm) => openRedisStore({ url, clock: systemClock, seen, onTerm });
   const folder = join(dir, nodeName(node));
   mkdirSync(folder);
   nodes.set(node, await whose.run(node, () => startNode(nodeName(node), hostOfNode(node), connect, folder, took)));

@@ -16,6 +16,8 @@ import { Settlement, waitsForAll } from './settlement.ts';
 /** Pause before the shared store is asked again, milliseconds. */
 const AGAIN_MS = 200;
 const LOCK_MS = 3_000;
+/** A node that has no copies yet has nothing to begin with: so long it waits for the shared store, milliseconds, which may be coming up as well. */
+const FIRST_MS_MAX = 20_000;
 
 export interface ReplicaOptions {
   /**
@@ -34,14 +36,15 @@ export interface ReplicaOptions {
   readonly lockMs?: number;
 }
 
-/** Fails with `store.unavailable` when the shared store is away and there is no copy yet. */
+/** Fails with `store.unavailable` when the shared store is away, goes on being so for a while, and there is no copy yet. */
 export async function openReplica(options: ReplicaOptions): Promise<Store> {
   const copies = await Copies.open(options.local, options.node, options.clock);
   const { place } = copies;
   let replica: Replica | undefined;
   // A store that lacks it has lost something.
   const seen = place.incarnation === '' ? undefined : { ...place, revision: copies.newest };
-  replica = new Replica(options, await options.connect(seen, () => replica?.turned()), copies);
+  const connect = () => options.connect(seen, () => replica?.turned());
+  replica = new Replica(options, await (seen ? connect() : connectFirst(connect, options)), copies);
   try {
     await replica.start();
   } catch (error) {
@@ -49,6 +52,22 @@ export async function openReplica(options: ReplicaOptions): Promise<Store> {
     throw error;
   }
   return replica;
+}
+
+async function connectFirst(
+  connect: () => Promise<Store>,
+  { clock, logger }: Pick<ReplicaOptions, 'clock' | 'logger'>,
+): Promise<Store> {
+  const until = clock.monotonic() + FIRST_MS_MAX;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await connect();
+    } catch (error) {
+      if (!isSluiceError(error, 'store.unavailable') || clock.monotonic() >= until) throw error;
+      if (attempt === 1) logger?.warn({ err: error.message }, 'the store is away, and there is nothing to start from');
+      await clock.sleep(AGAIN_MS);
+    }
+  }
 }
 
 class Replica implements Store {
