@@ -157,6 +157,14 @@ describe('run', () => {
     expect(own.stdout).toBe('web\n/home\nimage\nfrom the image\n');
     await eventually(async () => (await host.cli('volume', 'ls', '-q')) === '');
   });
+
+  test('what goes with its process is gone when the command ends: its name and its volume are free', async () => {
+    for (let n = 0; n < 5; n++) {
+      await host.cli('run', '--rm', '--name', 'brief', '--network', 'none', '-v', 'held:/held', 'busybox', 'true');
+      expect(await host.cli('ps', '-aq')).toBe('');
+      await host.cli('volume', 'rm', 'held');
+    }
+  });
 });
 
 describe('a life', () => {

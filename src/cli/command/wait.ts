@@ -7,7 +7,7 @@ import { clean } from '../print/table.ts';
 import type { Context } from './command.ts';
 import { duration, one, toggle } from './flag.ts';
 
-const WAIT_MS = 30_000;
+export const WAIT_MS = 30_000;
 
 export const waitTimeoutFlag = one('TIME', duration, 'How long to wait until the change is programmed', {
   absent: `${WAIT_MS / 1_000}s`,

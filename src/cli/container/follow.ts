@@ -4,6 +4,8 @@ import type { Session } from '../../client/container/session.ts';
 import { isSluiceError, toSluiceError } from '../../errors.ts';
 import type { Container } from '../../model/container.ts';
 import type { Context } from '../command/command.ts';
+import { WAIT_MS } from '../command/wait.ts';
+import type { Terminal } from '../print/terminal.ts';
 import { DETACH_KEYS, readKeys, type StreamOptions, stream, wentAway } from './stream.ts';
 
 /** Exit status of a failure that is ours, as Docker has it. */
@@ -36,21 +38,55 @@ export async function follow(
   };
   const generation = spec.generation + (options.start && spec.wanted !== 'created' ? 1 : 0);
   let session: Session | null = await client.containers.attach(id, { start: options.start, stdin: streamed.stdin });
-  let awaySince: number | null = null;
-  for (;;) {
+  const status = await overRestarts(async (reached) => {
     try {
       session ??= await client.containers.attach(id, { stdin: streamed.stdin });
-      awaySince = null;
-      return (await stream(terminal, session, streamed)) ?? 0;
+      reached();
+      return await stream(terminal, session, streamed);
     } catch (error) {
+      session = null;
       // It has ended meanwhile: how is known, also of one that went with its process.
-      if (isSluiceError(error, 'container.stopped', 'object.notfound', 'object.removing'))
-        return (await client.containers.exit(id, { generation })).exitCode;
+      if (!isSluiceError(error, 'container.stopped', 'object.notfound', 'object.removing')) throw error;
+      return (await client.containers.exit(id, { generation })).exitCode;
+    }
+  });
+  if (status !== null && spec.autoRemove) await gone(terminal, client, container);
+  return status ?? 0;
+}
+
+/** Does it again while the daemon is away: a minute, from when it was `reached` last. */
+async function overRestarts<T>(work: (reached: () => void) => Promise<T>): Promise<T> {
+  let awaySince: number | null = null;
+  const reached = (): void => {
+    awaySince = null;
+  };
+  for (;;) {
+    try {
+      return await work(reached);
+    } catch (error) {
       awaySince ??= performance.now();
       if (!wentAway(error) || performance.now() - awaySince > AWAY_MS_MAX) throw error;
     }
-    session = null;
     await new Promise((resolve) => setTimeout(resolve, AWAY_MS));
+  }
+}
+
+/** One that goes with its process is waited for: what comes after this command may take its name, and remove its volumes and networks. */
+async function gone(terminal: Terminal, client: Client, { id, name, spec }: Container): Promise<void> {
+  // As the daemon does it, which may have begun; its sandbox, which has the name too, may be the last to go.
+  const options = { force: true, waitMs: WAIT_MS };
+  const steps = [
+    () => client.containers.remove(id, { ...options, volumes: true }),
+    () => client.sandboxes.remove(spec.sandbox, options),
+  ];
+  for (const step of steps) {
+    try {
+      await overRestarts<unknown>(step);
+    } catch (error) {
+      // How it ended is what this command says.
+      if (!isSluiceError(error, 'object.notfound'))
+        terminal.err(`sluice: warning: container ${name} is not gone yet: ${toSluiceError(error).message}\n`);
+    }
   }
 }
 

@@ -7,14 +7,12 @@ import { shortId } from '../../model/id.ts';
 import type { View } from '../../model/request.ts';
 import { type Command, type Context, command, UsageError } from '../command/command.ts';
 import { one, optionalCommandLine, text, toggle, word } from '../command/flag.ts';
-import { waitTimeoutFlag, warn } from '../command/wait.ts';
+import { WAIT_MS, waitTimeoutFlag, warn } from '../command/wait.ts';
 import { progress } from '../print/progress.ts';
 import { type ContainerFlags, containerFlags, containerRequest } from './flags.ts';
 import { follow, OURS, statusOf } from './follow.ts';
 import { madeUpName } from './name.ts';
 import { DETACH_KEYS, readKeys } from './stream.ts';
-
-const WAIT_MS = 30_000;
 
 const PULL = ['missing', 'always', 'never'] as const;
 type Pull = (typeof PULL)[number];
