@@ -22,6 +22,8 @@ const TEN_SHARE = 0.1;
 /** Seconds of a window; the slope's block has one for every size, in which few changes are to be made. */
 const WINDOW: Amount = { block: 5, warmup: 0, quick: 2 };
 const WIDE_WINDOW: Amount = { block: 10, warmup: 0, quick: 4 };
+/** Seconds of changes before the wide window: one of them, which finds the nodes just awake. */
+const WIDE_LEAD = 1 / WIDE_RATE;
 /** Of the sizes between, ordinary operation is looked at in so many rounds: it is drawn, no bar is held against it. */
 const BETWEEN_ROUNDS = 4;
 const families = { fixed: WINDOW, slope: WIDE_WINDOW };
@@ -134,10 +136,10 @@ async function open(wanted: readonly Row[], say: (line: string) => void, quick: 
         const seen = await crowd.awake(async () => {
           if (isLookedAt && found.get(nodes)!.wideKB.length < BETWEEN_ROUNDS)
             failed += (await work(crowd, seconds)).failed;
-          return runWindow(crowd, [{ network: 'all', rate: WIDE_RATE }], seconds);
+          return runWindow(crowd, [{ network: 'all', rate: WIDE_RATE }], seconds, WIDE_LEAD);
         });
         failed += seen.failed;
-        const bytes = sum(seen.bytes.values()) / seen.changes.get('all')!;
+        const bytes = seen.steady.bytes / seen.steady.changes;
         found.get(nodes)!.wideKB.push(bytes / 1e3);
         points.push({ x: nodes, y: bytes });
       }
@@ -164,7 +166,7 @@ async function open(wanted: readonly Row[], say: (line: string) => void, quick: 
       ours:
         `${scales.map(({ nodes }) => nodes).join(', ')} nodes, each size with a Redis of its own (unix socket, not saved, before the nodes in the ` +
         `scheduler), ${endpoints} endpoints and ${services} services; up to ${NODES_A_PROCESS} nodes a process on ${cpus().length} processors; ` +
-        `sessions of ${SESSION_MS / 1_000} s, no audits. A size that is not being measured stands still (SIGSTOP).`,
+        `sessions of ${SESSION_MS / 1_000} s, no audits, each node's copies in an SQLite of its own in memory. A size that is not being measured stands still (SIGSTOP).`,
     },
     curves,
     async apart() {

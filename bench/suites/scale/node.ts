@@ -30,6 +30,8 @@ export const SESSION_MS = 6_000;
 const RESCHEDULE_MS = 30_000;
 /** None falls into a window: one reads a kernel, and these are in memory; and whoever stood still has all of those that it missed at once. */
 const AUDIT_MS = 24 * 3_600_000;
+/** Copies are kept in memory: all nodes would have one disk, and wait for each other there. So are few changes, which nobody reads. */
+const LOCAL_LOG_MAX = 100;
 
 export type Connect = ReplicaOptions['connect'];
 
@@ -51,7 +53,7 @@ export async function startNode(
 ): Promise<ScaleNode> {
   for (const sub of ['netns', 'sandbox']) mkdirSync(join(dir, sub), { recursive: true });
   const logger = createLogger('error', { node: name });
-  const local = await openSqliteStore({ path: join(dir, 'replica.db'), clock });
+  const local = await openSqliteStore({ path: ':memory:', clock, logMax: LOCAL_LOG_MAX });
   const store = await openReplica({
     connect,
     local,

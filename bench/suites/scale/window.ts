@@ -23,6 +23,8 @@ export interface Seen {
   /** Changes that some participant had not taken over in time, or that failed. */
   readonly failed: number;
   readonly commandsPerSecond: number;
+  /** Bytes that Redis sent to all nodes in a second while changes went on, and how many of them were made in a second. */
+  readonly steady: { readonly bytes: number; readonly changes: number };
 }
 
 /** Until the last participant has the last change. */
@@ -41,12 +43,19 @@ interface Change {
   readonly committedMs: number;
 }
 
-export async function runWindow(crowd: Crowd, streams: readonly Stream[], seconds: number): Promise<Seen> {
+/**
+ * Changes for `seconds`, after those of the first `lead` seconds. All bytes and lags are those of both, until the last participant has the last
+ * change: that takes longer where nodes are many and their processors few. What is `steady` ends with the changes.
+ */
+export async function runWindow(crowd: Crowd, streams: readonly Stream[], seconds: number, lead = 0): Promise<Seen> {
   const participants = new Map(planNetworks(crowd.scale).map(({ name, participants }) => [name, participants.length]));
   await crowd.ask({ do: 'applied' });
   await evenly(crowd);
   const [bytesBefore, countBefore, startedAt] = [await crowd.bytes(), await crowd.count(), performance.now()];
-  const changed = await Promise.all(streams.map((stream) => change(crowd, stream, seconds)));
+  const [bytesPerSecond, ...changed] = await Promise.all([
+    sending(crowd, streams, seconds, lead),
+    ...streams.map((stream) => change(crowd, stream, lead + seconds)),
+  ]);
   const changes = changed.flatMap(({ made }) => made);
   const applied = new Map<number, { nodes: number; lastMs: number }>();
   const left = (): Change[] =>
@@ -77,7 +86,19 @@ export async function runWindow(crowd: Crowd, streams: readonly Stream[], second
       .map(({ revision, committedMs }) => Math.max(0, applied.get(revision)!.lastMs - committedMs)),
     failed: missed.length + changed.reduce((sum, { failed }) => sum + failed, 0),
     commandsPerSecond: (countAfter.commands - countBefore.commands) / elapsed,
+    steady: { bytes: bytesPerSecond, changes: changes.length / (lead + seconds) },
   };
+}
+
+/** Bytes a second that Redis sends after the lead. Either end is half-way between two changes, when the nodes have most of the one before. */
+async function sending(crowd: Crowd, streams: readonly Stream[], seconds: number, lead: number): Promise<number> {
+  const between = 1_000 / Math.max(...streams.map(({ rate }) => rate));
+  const count = async (): Promise<[bytes: number, atMs: number]> => [(await crowd.count()).bytes, performance.now()];
+  await sleep(Math.max(0, lead * 1_000 - between / 2));
+  const [before, beganMs] = await count();
+  await sleep(beganMs + seconds * 1_000 - performance.now());
+  const [after, endedMs] = await count();
+  return (after - before) / ((endedMs - beganMs) / 1_000);
 }
 
 /** Endpoints of the network in turn, one at a time each, at a steady rate. */
