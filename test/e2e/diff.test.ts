@@ -1,10 +1,11 @@
 /** What `diff` says of a host on which somebody meddles: each thing by its name, and nothing repaired by looking. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { slowness } from '../../src/lab/slowness.ts';
 import type { DiffAnswer, DiffQuery } from '../../src/model/diagnosis/diff.ts';
 import { eventually, openHost, type TestHost } from './harness.ts';
 import { type Inside, sandbox } from './traffic.ts';
 
-const LIMIT_MS = 60_000;
+const LIMIT_MS = 60_000 * slowness();
 let host: TestHost;
 let box: Inside;
 let [bridge, veth] = ['', ''];

@@ -4,12 +4,13 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { probeAddress } from '../../src/controller/offload/plan.ts';
 import { projectRoot } from '../../src/lab/daemon.ts';
 import { createLab, type Lab } from '../../src/lab/lab.ts';
+import { slowness } from '../../src/lab/slowness.ts';
 import { RedisServer } from '../redis/server.ts';
 import { Card } from './card.ts';
 import { eventually, testHost } from './harness.ts';
 import { type Inside, PYTHON, sandbox } from './traffic.ts';
 
-const LIMIT_MS = 90_000;
+const LIMIT_MS = 90_000 * slowness();
 
 interface Conditions {
   readonly conditions: { readonly type: string; readonly active: boolean; readonly message: string }[];

@@ -1,13 +1,14 @@
 /** Two daemons on one Redis, and every link of the way between two sandboxes broken by hand: trace names that very thing first. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createLab, type Lab, type LabHost } from '../../src/lab/lab.ts';
+import { slowness } from '../../src/lab/slowness.ts';
 import type { DiffAnswer } from '../../src/model/diagnosis/diff.ts';
 import type { TraceAnswer } from '../../src/model/diagnosis/trace.ts';
 import { RedisServer } from '../redis/server.ts';
 import { eventually, testHost } from './harness.ts';
 import { type Inside, sandbox } from './traffic.ts';
 
-const LIMIT_MS = 60_000;
+const LIMIT_MS = 60_000 * slowness();
 let redis: RedisServer;
 let lab: Lab;
 let [a, b]: ReturnType<typeof testHost>[] = [];

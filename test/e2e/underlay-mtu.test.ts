@@ -1,10 +1,11 @@
 /** Two daemons whose hosts take full packets, and a switch between them that does not: both say so, and say what helps. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createLab, type Lab, type LabHost } from '../../src/lab/lab.ts';
+import { slowness } from '../../src/lab/slowness.ts';
 import { RedisServer } from '../redis/server.ts';
 import { eventually, testHost } from './harness.ts';
 
-const LIMIT_MS = 60_000;
+const LIMIT_MS = 60_000 * slowness();
 let redis: RedisServer;
 let lab: Lab;
 let [a, b]: ReturnType<typeof testHost>[] = [];
