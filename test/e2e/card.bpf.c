@@ -65,10 +65,10 @@ int card(struct __sk_buff *skb)
 		__u32 at = tcp + i * CHUNK;
 		if (at >= end)
 			break;
-		__u32 size = end - at;
-		if (size > CHUNK)
-			size = CHUNK;
-		if (size < 1 || bpf_skb_load_bytes(skb, at, chunk, size) < 0)
+		__u64 less = (end - at > CHUNK ? CHUNK : end - at) - 1;
+		// 1 to CHUNK bytes, in the one register of which Linux 6.1 sees it.
+		asm volatile("%0 &= 63" : "+r"(less));
+		if (bpf_skb_load_bytes(skb, at, chunk, less + 1) < 0)
 			return TC_ACT_OK;
 		total = bpf_csum_diff(0, 0, (__be32 *)chunk, CHUNK, total);
 	}

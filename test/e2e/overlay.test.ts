@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { FAR } from '../../src/lab/lab.ts';
+import { slowness } from '../../src/lab/slowness.ts';
 import { eventually, openHost, type TestHost } from './harness.ts';
 import { sandbox } from './traffic.ts';
 
@@ -14,9 +15,11 @@ interface NetworkView {
   };
 }
 
+/** Audits as by default, where a command takes no longer than that. */
+const settings = { auditSeconds: 10 * slowness() };
 let host: TestHost;
 beforeAll(async () => {
-  host = await openHost({ name: 'ovl' });
+  host = await openHost({ name: 'ovl', settings });
 });
 afterAll(() => host.close());
 
@@ -70,7 +73,7 @@ describe('an overlay on one host', () => {
     // Not for a moment, while a new life looks around, either.
     const restarted = Promise.all(Array.from({ length: 4 }, () => a.ping(b.ipv4!)));
     await host.daemon.kill();
-    await host.daemon.start();
+    await host.daemon.start({ settings });
     expect(await shortcut()).toBe('off: chain bridge wall forward sees bridged frames');
     expect([...(await restarted), ...(await reaches())]).toEqual([false, false, false, false, false, true]);
     await host.must('nft delete table bridge wall');
@@ -168,7 +171,15 @@ describe('an overlay on one host', () => {
   test('a VNI that another device has is told by name, and taken when it is free', async () => {
     await host.must(`ip link add flannel.1 type vxlan id 77 dstport 4789 local ${host.address}`);
     await host.cli('network', 'create', '--driver', 'overlay', '--vni', '77', 'late');
-    const refused = await host.sluice(['sandbox', 'create', '--network', 'late', '--wait-timeout', '2s', 'a']);
+    const refused = await host.sluice([
+      'sandbox',
+      'create',
+      '--network',
+      'late',
+      '--wait-timeout',
+      `${2 * slowness()}s`,
+      'a',
+    ]);
     expect(refused.code).toBe(1);
     const { status } = await inspect('late');
     expect(status).toMatchObject({ state: 'error', error: { code: 'network.vni' } });
@@ -190,7 +201,7 @@ describe('an overlay on one host', () => {
     await host.daemon.kill();
     expect(await a.ping(FAR.ipv4)).toBe(true);
     await host.must(['nft', 'delete', 'table', 'inet', `sluice-${host.instance}-vxlan`]);
-    await host.daemon.start();
+    await host.daemon.start({ settings });
     await eventually(async () => (await guard()).includes('VXLAN from a stranger'));
     expect(await devices()).toBe(before);
     expect((await inspect('kept')).status.detail.slot).toBe(slot);

@@ -18,12 +18,14 @@ const REDIS = 'redis://127.0.0.1';
 let folder: string;
 let redis: Store;
 let away: boolean;
+/** Also while it is away. */
+let connects: boolean;
 const stores: Stores = {
   memory: () => createMemoryStore({ clock }),
   own: (path) => openSqliteStore({ path, clock }),
   async shared(_, seen) {
     const unavailable = new SluiceError('store.unavailable', 'away');
-    if (away && !seen) throw unavailable;
+    if (away && !seen && !connects) throw unavailable;
     return new Proxy(redis, {
       get(target, key) {
         if (key === 'close') return async () => undefined;
@@ -69,6 +71,7 @@ beforeEach(() => {
   folder = makeFolder('home');
   redis = createMemoryStore({ clock });
   away = false;
+  connects = false;
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -88,8 +91,12 @@ test('a cluster whose store was not there was never joined', async () => {
   await expect(open(REDIS)).rejects.toThrow(/1 objects that the cluster does not know \(network web\)/);
 });
 
-test('a store that comes up a little later than the host is waited for', async () => {
+test.each([
+  ['comes up a little later than the host', false],
+  ['goes away again before it has told what there is', true],
+])('a store that %s is waited for', async (_, connected) => {
   away = true;
+  connects = connected;
   const opening = once(REDIS, network('web'));
   await clock.sleep(50);
   away = false;

@@ -95,6 +95,12 @@ function inMachine(args: readonly string[], until?: string): Promise<Run> {
       stdio: ['ignore', 'pipe', 'inherit'],
       env: { ...process.env, SLUICE_LAB_SLOWNESS: String(SLOWNESS) },
     });
+    // Whoever is told to end takes its machine along.
+    const end = (): never => {
+      child.kill('SIGTERM');
+      process.exit(143);
+    };
+    process.once('SIGTERM', end);
     let tail = '';
     child.stdout.on('data', (chunk: Buffer) => {
       process.stdout.write(chunk);
@@ -103,7 +109,10 @@ function inMachine(args: readonly string[], until?: string): Promise<Run> {
       if (until !== undefined && tail.split('\n').includes(until)) child.kill('SIGTERM');
     });
     child.on('error', reject);
-    child.on('close', (status) => resolve({ status, tail }));
+    child.on('close', (status) => {
+      process.off('SIGTERM', end);
+      resolve({ status, tail });
+    });
   });
 }
 

@@ -44,7 +44,7 @@ export async function openReplica(options: ReplicaOptions): Promise<Store> {
   // A store that lacks it has lost something.
   const seen = place.incarnation === '' ? undefined : { ...place, revision: copies.newest };
   const connect = () => options.connect(seen, () => replica?.turned());
-  replica = new Replica(options, await (seen ? connect() : connectFirst(connect, options)), copies);
+  replica = new Replica(options, await (seen ? connect() : patiently(options, connect)), copies);
   try {
     await replica.start();
   } catch (error) {
@@ -54,14 +54,15 @@ export async function openReplica(options: ReplicaOptions): Promise<Store> {
   return replica;
 }
 
-async function connectFirst(
-  connect: () => Promise<Store>,
+/** Does it again while the shared store is away and this node has nothing to start from. */
+async function patiently<T>(
   { clock, logger }: Pick<ReplicaOptions, 'clock' | 'logger'>,
-): Promise<Store> {
+  work: () => Promise<T>,
+): Promise<T> {
   const until = clock.monotonic() + FIRST_MS_MAX;
   for (let attempt = 1; ; attempt++) {
     try {
-      return await connect();
+      return await work();
     } catch (error) {
       if (!isSluiceError(error, 'store.unavailable') || clock.monotonic() >= until) throw error;
       if (attempt === 1) logger?.warn({ err: error.message }, 'the store is away, and there is nothing to start from');
@@ -106,10 +107,11 @@ class Replica implements Store {
   }
 
   async start(): Promise<void> {
+    const isFirst = this.#incarnation === '';
     try {
-      await this.#catchUp();
+      await (isFirst ? patiently(this.#options, () => this.#catchUp()) : this.#catchUp());
     } catch (error) {
-      if (this.#incarnation === '' || !isSluiceError(error, 'store.unavailable')) throw error;
+      if (isFirst || !isSluiceError(error, 'store.unavailable')) throw error;
       this.#options.logger?.warn(
         { err: error, ...this.#copies.place },
         'the store is away: starting from the copies here',
