@@ -143,6 +143,9 @@ export function runAt(place: Place, command: Command, options: RunOptions = {}):
   });
 }
 
+/** How long an ended program's output is waited for, milliseconds: a child of its own may hold the pipes open for ever. */
+const LAST_WORDS_MS = 1_000;
+
 /** Starts a program that runs beside the caller; the caller stops it, or the lab when it closes. */
 export function startAt(place: Place, command: Command, options: Omit<RunOptions, 'timeoutMs'> = {}): Background {
   const [file, ...args] = argvAt(place, command);
@@ -157,7 +160,15 @@ export function startAt(place: Place, command: Command, options: Omit<RunOptions
   child.stdout.on('data', (chunk: Buffer) => tail.push(chunk));
   child.stderr.on('data', (chunk: Buffer) => tail.push(chunk));
   const exited = new Promise<number>((resolve) => {
-    child.on('exit', (code, signal) => resolve(exitStatus(code, signal)));
+    child.on('exit', (code, signal) => {
+      const ended = (): void => resolve(exitStatus(code, signal));
+      // What it said last may still be on its way.
+      const late = setTimeout(ended, LAST_WORDS_MS);
+      child.once('close', () => {
+        clearTimeout(late);
+        ended();
+      });
+    });
   });
   return {
     pid: child.pid,

@@ -68,6 +68,15 @@ describe('a lab of two hosts', () => {
     expect((await lab.host('b').exec(['true'], { input: 'x'.repeat(1 << 20) })).code).toBe(0);
   });
 
+  test('a background program that has ended has said all that it says; one that left a child behind is not waited for', async () => {
+    const late = lab.host('a').spawn('(sleep 0.2; echo last words) & exit 3');
+    expect(await late.exited).toBe(3);
+    expect(late.output()).toBe('last words\n');
+    const left = lab.host('a').spawn('sleep 60 & exit 4');
+    expect(await left.exited).toBe(4);
+    await left.stop();
+  });
+
   test('a background program is stopped with its output kept', async () => {
     const program = lab.host('a').spawn('echo started; sleep 60');
     while (!program.output().includes('started')) await sleep(5);
