@@ -16,7 +16,10 @@ import { Settlement, waitsForAll } from './settlement.ts';
 /** Pause before the shared store is asked again, milliseconds. */
 const AGAIN_MS = 200;
 const LOCK_MS = 3_000;
-/** A node that has no copies yet has nothing to begin with: so long it waits for the shared store, milliseconds, which may be coming up as well. */
+/**
+ * A node that has no copies yet has nothing to begin with: so long it waits until the shared store answers, which may be coming up as well, and
+ * as long again until it is read. Milliseconds.
+ */
 const FIRST_MS_MAX = 20_000;
 
 export interface ReplicaOptions {

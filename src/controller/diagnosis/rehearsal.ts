@@ -83,8 +83,6 @@ export class Rehearsal {
   }
 }
 
-/** Null: its interface is not there. */
-
 class RehearsedNetlink implements Netlink {
   readonly #real: Netlink;
   readonly #differences: Difference[];
