@@ -197,6 +197,13 @@ export const valueBytes = ({ type, valueSize }: MapInfo): number =>
 /** A bucket must fit into one batch. */
 const BATCH = 4096;
 
+/** What a batch is read into, keys and values; it grows to what the largest map needs, and nobody waits between reading and copying. */
+const scratch: [Buffer, Buffer] = [Buffer.alloc(0), Buffer.alloc(0)];
+function scratchOf(index: 0 | 1, bytes: number): Buffer {
+  if (scratch[index].length < bytes) scratch[index] = Buffer.allocUnsafeSlow(bytes);
+  return scratch[index];
+}
+
 /** All entries; what changes meanwhile may or may not be among them. */
 export function mapEntries(fd: number): [Buffer, Buffer][] {
   return timed('bpf', 'dump', () => {
@@ -216,16 +223,17 @@ function mapEntriesByBatch(fd: number, map: MapInfo): [Buffer, Buffer][] | null 
   let size = Math.min(BATCH, map.maxEntries);
   for (;;) {
     const next: Buffer = Buffer.alloc(Math.max(4, keySize));
-    const keys = Buffer.alloc(size * keySize);
-    const values = Buffer.alloc(size * valueSize);
+    const [keysOut, valuesOut] = [scratchOf(0, size * keySize), scratchOf(1, size * valueSize)];
     const count = Uint32Array.of(size);
-    const result = native.lookupBatch(fd, cursor, next, keys, values, count, opts) as number;
+    const result = native.lookupBatch(fd, cursor, next, keysOut, valuesOut, count, opts) as number;
     if (result === -ENOSPC && size < map.maxEntries) {
       size = Math.min(size * 4, map.maxEntries);
       continue;
     }
     if ((result === -EINVAL || result === -ENOTSUPP) && found.length === 0) return null;
     if (result < 0 && result !== -ENOENT) check(result, `dump BPF map ${map.name}`);
+    const keys = Buffer.from(keysOut.subarray(0, count[0]! * keySize));
+    const values = Buffer.from(valuesOut.subarray(0, count[0]! * valueSize));
     for (let i = 0; i < count[0]!; i++) {
       found.push([keys.subarray(i * keySize, (i + 1) * keySize), values.subarray(i * valueSize, (i + 1) * valueSize)]);
     }
