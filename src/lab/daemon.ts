@@ -80,7 +80,7 @@ export function probe(socket: string, path: string, timeoutMs = 1_000): Promise<
 
 /** Starts the compiled daemon and waits until `/v1/version` answers. Fails with the end of its log when it does not. */
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
-  const main = join(projectRoot(), 'dist/src/main.js');
+  const main = join(projectRoot(), 'dist/src/main.cjs');
   if (!existsSync(main)) {
     throw new SluiceError('internal', `there is no compiled daemon at ${main}; \`npm run setup\` makes it`);
   }

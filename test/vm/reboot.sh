@@ -8,7 +8,7 @@ state=/mnt/state
 settings="--state-dir $state --run-dir /run/sluice --log-level warn"
 
 # shellcheck disable=SC2086
-node dist/src/main.js $settings >/run/job/daemon.log 2>&1 &
+node dist/src/main.cjs $settings >/run/job/daemon.log 2>&1 &
 daemon=$!
 trap 'kill $daemon 2>/dev/null || true' EXIT
 sluice() { bin/sluice "$@"; }
