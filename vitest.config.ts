@@ -1,13 +1,16 @@
 import { defineConfig } from 'vitest/config';
+import { LongestFirst } from './test/order.ts';
 
 /** An emulated machine stretches every time limit. */
 const slowness = Math.max(1, Number(process.env.SLUICE_LAB_SLOWNESS ?? 1));
 
-const project = (name: string, limitMs: number) => ({
+/** `isolate` false: files share a process, and what they import is loaded once. */
+const project = (name: string, limitMs: number, { isolate = true } = {}) => ({
   test: {
     name,
     include: [`test/${name}/**/*.test.ts`],
     pool: 'forks' as const,
+    isolate,
     testTimeout: limitMs * slowness,
     hookTimeout: limitMs * slowness,
     // What was compiled is run as it is.
@@ -17,9 +20,10 @@ const project = (name: string, limitMs: number) => ({
 
 export default defineConfig({
   test: {
+    sequence: { sequencer: LongestFirst },
     projects: [
-      project('unit', 10_000),
-      project('conformance', 20_000),
+      project('unit', 10_000, { isolate: false }),
+      project('conformance', 20_000, { isolate: false }),
       project('sim', 120_000),
       project('kernel', 30_000),
       project('e2e', 60_000),

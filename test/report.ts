@@ -87,7 +87,7 @@ export function judgeSuite(
 /** The line that ends every run. */
 export const lastLine = (passed: number, failed: number): string => `${passed} passed, ${failed} failed`;
 
-/** A plain table: suite, tests, skipped, floor, seconds. */
+/** A plain table: suite, tests, skipped, floor, and the seconds that its tests took, which run side by side. */
 export function suiteTable(
   rows: readonly {
     readonly suite: string;

@@ -31,6 +31,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   runtime: ['src/contracts', 'src/kernel'],
   bench: ['src/client', 'src/lab', 'src/load'],
   test: ['*'],
+  'vitest.config.ts': ['test'],
   docs: ['*'],
 };
 

@@ -100,15 +100,15 @@ export async function inside(host: TestHost, name: string): Promise<Inside> {
     place,
     exec,
     async serve(...ports) {
-      const server = startAt(place, [PYTHON, '-c', SERVER, name, ...ports.map(String)]);
+      const server = startAt(place, [PYTHON, '-IS', '-c', SERVER, name, ...ports.map(String)]);
       await eventually(() => server.output().includes('ready'));
       return server;
     },
     async ask(address, port, protocol = 'tcp') {
-      const { stdout, stderr } = await exec([PYTHON, '-c', CLIENT, address, String(port), protocol]);
+      const { stdout, stderr } = await exec([PYTHON, '-IS', '-c', CLIENT, address, String(port), protocol]);
       return stdout.trim() || stderr.trim();
     },
-    python: (code) => startAt(place, [PYTHON, '-c', code]),
+    python: (code) => startAt(place, [PYTHON, '-IS', '-c', code]),
     ping: async (address) => (await exec(['ping', '-c1', '-W1', address])).code === 0,
   };
 }
