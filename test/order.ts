@@ -28,6 +28,10 @@ const rank = ({ moduleId }: TestSpecification): number => {
 export class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const size = new Map(files.map((file) => [file, statSync(file.moduleId).size]));
-    return files.toSorted((a, b) => rank(a) - rank(b) || size.get(b)! - size.get(a)!);
+    // Files that share a process do so one after another, and only with those of their project.
+    const project = ({ project: { name, config } }: TestSpecification): string => (config.isolate ? '' : name);
+    return files.toSorted(
+      (a, b) => rank(a) - rank(b) || project(a).localeCompare(project(b)) || size.get(b)! - size.get(a)!,
+    );
   }
 }

@@ -55,7 +55,7 @@ export async function tool(command: string, ...args: string[]): Promise<string> 
 
 /** Everything below a directory as the kernel sees it, one line a file: type, mode, owner, links, size, time, target, device, attributes. */
 export const listing = (dir: string): string[] =>
-  execFileSync('python3', ['-c', LISTING, dir], { encoding: 'utf8' }).trimEnd().split('\n');
+  execFileSync('/usr/bin/python3', ['-IS', '-c', LISTING, dir], { encoding: 'utf8' }).trimEnd().split('\n');
 
 const LISTING = `
 import os, stat, sys

@@ -58,7 +58,10 @@ export async function openRegistry(
   };
   if (login === 'basic') {
     const hash = 'import crypt, sys; print(crypt.crypt(sys.argv[1], crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=16)))';
-    writeFileSync(join(dir, 'htpasswd'), `${USER}:${await tool('python3', '-W', 'ignore', '-c', hash, PASSWORD)}\n`);
+    writeFileSync(
+      join(dir, 'htpasswd'),
+      `${USER}:${await tool('/usr/bin/python3', '-W', 'ignore', '-c', hash, PASSWORD)}\n`,
+    );
   }
   // YAML takes JSON.
   const config = {

@@ -110,7 +110,7 @@ describe('a registry in the clear, on loopback', () => {
     await bed.build(
       'over',
       'localhost/base',
-      `rm -rf $m/d $m/gone; mkdir $m/d; echo n >$m/d/new; python3 -c "import os; os.setxattr('$m/d/new', 'user.a', b'1')"`,
+      `rm -rf $m/d $m/gone; mkdir $m/d; echo n >$m/d/new; /usr/bin/python3 -IS -c "import os; os.setxattr('$m/d/new', 'user.a', b'1')"`,
     );
     const name = `${plain.host}/buildah/over:1`;
     await bed.buildah('push', '--quiet', '--tls-verify=false', 'localhost/over', `docker://${name}`);

@@ -29,7 +29,7 @@ let expected: string[];
 const BASE = `mkdir -p $m/bin $m/opq/old $m/gone/in; cp /bin/busybox $m/bin/; ln $m/bin/busybox $m/bin/sh; ln -s busybox $m/bin/ls
   echo 1 >$m/opq/old/f; echo 2 >$m/gone/in/x; echo 3 >$m/file; chown 10:20 $m/file; mkdir -m 1777 $m/tmp; mknod $m/null c 1 3`;
 const TOP = `rm -rf $m/opq; mkdir $m/opq; echo new >$m/opq/new; rm -rf $m/gone; rm $m/file; mkdir $m/file; echo 4 >$m/file/inside
-  python3 -c "import os; os.setxattr('$m/opq/new', 'user.t', bytes([1, 0, 255]))"; chmod 4711 $m/bin/busybox`;
+  /usr/bin/python3 -IS -c "import os; os.setxattr('$m/opq/new', 'user.t', bytes([1, 0, 255]))"; chmod 4711 $m/bin/busybox`;
 
 beforeAll(async () => {
   await bed.build('base', 'scratch', BASE);

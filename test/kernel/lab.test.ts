@@ -119,7 +119,7 @@ test('a killed group can be removed at once, also while threads end in it', asyn
     'import threading, time; [threading.Thread(target=time.sleep, args=(60,)).start() for _ in range(60)]';
   for (let round = 0; round < 10; round++) {
     mkdirSync(group);
-    const ended = runAt({ cgroup: group }, ['python3', '-c', `held = b'x' * (60 << 20); ${threads}`]);
+    const ended = runAt({ cgroup: group }, ['/usr/bin/python3', '-IS', '-c', `held = b'x' * (60 << 20); ${threads}`]);
     await until('all threads run', () => listed('cgroup.threads') > 60);
     writeFileSync(join(group, 'cgroup.kill'), '1');
     // Every other time it lists nobody some instants before the last thread has left.

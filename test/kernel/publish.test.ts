@@ -196,7 +196,7 @@ test('a port is held, and one that somebody has is refused by the name of its pr
   const taken = () =>
     inside(
       host,
-      'python3',
+      PYTHON,
       '-c',
       "import socket; s = socket.socket(); s.setsockopt(1, 2, 1); s.bind(('', 8090)); s.listen()",
     );
@@ -207,7 +207,7 @@ test('a port is held, and one that somebody has is refused by the name of its pr
     'nsenter',
     [
       `--net=${host.path}`,
-      'python3',
+      PYTHON,
       '-c',
       `import socket, time
 a = socket.socket(); a.bind(('127.0.0.1', 8091)); a.listen()
