@@ -27,6 +27,8 @@ test('collectors run at the scrape, one run for all who ask at once, and a broke
 });
 
 test('objects by kind and state come from the store; requests are counted by route pattern', async () => {
+  // Other files of this process asked before.
+  registry.resetMetrics();
   const world = new World();
   const app = world.api({ metrics: new Scrape({ registry, clock: systemClock, logger }) });
   const put = (name: string) =>
