@@ -46,7 +46,7 @@ const rows: readonly Row[] = [
  * Whoever asks for an address before it exists asks again after a second by default. The asker is told to ask its neighbours every few
  * milliseconds, so that what is measured is the cluster and not that second.
  */
-const IMPATIENT = ['net.ipv4.neigh.eth0.retrans_time_ms=4', 'net.ipv4.neigh.eth0.mcast_solicit=1000'];
+export const IMPATIENT = ['net.ipv4.neigh.eth0.retrans_time_ms=4', 'net.ipv4.neigh.eth0.mcast_solicit=1000'];
 
 async function open(wanted: readonly Row[]): Promise<OpenSuite> {
   const cluster = await openCluster('converge', HOSTS);

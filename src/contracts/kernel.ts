@@ -130,6 +130,8 @@ export interface LinkChange {
     readonly isolated?: boolean;
     readonly hairpin?: boolean;
     readonly unicastFlood?: boolean;
+    /** At once, where the bridge would notice the carrier a moment later. Fails with ENETDOWN without one. `bridge link set dev LINK state 3` */
+    readonly forwarding?: true;
   };
   /** IN6_ADDR_GEN_MODE: 0 eui64, 1 none. */
   readonly addrGenMode?: number;

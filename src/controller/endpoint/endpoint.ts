@@ -4,7 +4,7 @@
  */
 import type { EndpointResult, JoinResult } from '../../contracts/driver.ts';
 import type { Link, Namespace } from '../../contracts/kernel.ts';
-import { SluiceError } from '../../errors.ts';
+import { isSluiceError, SluiceError } from '../../errors.ts';
 import { fault } from '../../fault.ts';
 import type { Contest, Endpoint, EndpointDetail } from '../../model/endpoint.ts';
 import type { Network } from '../../model/network.ts';
@@ -62,7 +62,7 @@ export class EndpointController {
       await tracker.ready(endpoint, {});
       return;
     }
-    await this.#guard(endpoint, network, result.link);
+    await this.#guard(endpoint, network, result.link, link.up);
     fault('endpoint.dataplane');
     const inside: Inside = {
       link,
@@ -73,6 +73,7 @@ export class EndpointController {
     };
     const made = ensureInside(namespace, inside);
     changed.push(...made.changed);
+    if (!link.up) await this.#open(endpoint, network, result.link);
     this.#joins.set(endpoint.id, { joined, link: link.ifindex });
     fault('endpoint.address');
     changed.push(...this.#routes(sandbox, namespace));
@@ -118,10 +119,12 @@ export class EndpointController {
     );
   }
 
+  /** `direct`: its frames may take the shortcut past the bridge. */
   async #guard(
     endpoint: Endpoint,
     network: Network,
     { hostIfindex, hostQueued: queued }: NonNullable<EndpointResult['link']>,
+    direct: boolean,
   ): Promise<void> {
     if (hostIfindex === undefined) return;
     const { dataplane, desired, tracker } = this.#context;
@@ -133,9 +136,26 @@ export class EndpointController {
       addresses: endpoint.spec.addresses.map((address) => address.split('/')[0]!),
       allow: endpoint.spec.allow,
       spoof: network.spec.options.spoof === 'allow',
-      tunnel: tracker.detail<TunnelDetail>('network', network.id).tunnel?.ifindex,
+      tunnel: direct ? tracker.detail<TunnelDetail>('network', network.id).tunnel?.ifindex : undefined,
       queued,
     });
+  }
+
+  /**
+   * The shortcut to it, last: what came by it while the bridge did not forward for it yet would be answered with a question for a neighbour
+   * that the bridge drops, and the kernel asks again only after a second.
+   */
+  async #open(endpoint: Endpoint, network: Network, link: NonNullable<EndpointResult['link']>): Promise<void> {
+    const { kernel, tracker } = this.#context;
+    if (link.hostIfindex === undefined || !tracker.detail<TunnelDetail>('network', network.id).tunnel) return;
+    try {
+      kernel.host.netlink.setLink(link.hostIfindex, { port: { forwarding: true } });
+    } catch (error) {
+      // The bridge serves it until somebody looks again.
+      if (isSluiceError(error) && error.details.name === 'ENETDOWN') return;
+      throw error;
+    }
+    await this.#guard(endpoint, network, link, true);
   }
 
   /** The sandbox's default routes, chosen among all its endpoints. */

@@ -128,7 +128,10 @@ export class FakeNetlink implements Netlink {
       if (master)
         link.port = { learning: true, neighSuppress: false, isolated: false, hairpin: false, unicastFlood: true };
     }
-    if (change.port && link.port) link.port = { ...link.port, ...defined(change.port) };
+    if (change.port && link.port) {
+      const { forwarding: _, ...flags } = change.port;
+      link.port = { ...link.port, ...defined(flags) };
+    }
     if (change.netnsFd !== undefined) this.#move(link, change.netnsFd, what);
     else if (change.up !== undefined) this.#space.setUp(link, change.up);
     // A change to what is so already is told to nobody.

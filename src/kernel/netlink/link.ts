@@ -29,7 +29,8 @@ const IFLA = {
   NUM_RX_QUEUES: 32,
 } as const;
 const INFO = { KIND: 1, DATA: 2, SLAVE_KIND: 4, SLAVE_DATA: 5 } as const;
-const BRPORT = { MODE: 4, LEARNING: 8, UNICAST_FLOOD: 9, NEIGH_SUPPRESS: 32, ISOLATED: 33 } as const;
+const BR_STATE_FORWARDING = 3;
+const BRPORT = { STATE: 1, MODE: 4, LEARNING: 8, UNICAST_FLOOD: 9, NEIGH_SUPPRESS: 32, ISOLATED: 33 } as const;
 const VXLAN = { ID: 1, LOCAL: 4, TTL: 5, LEARNING: 7, PORT: 15, LOCAL6: 17, DF: 29 } as const;
 /** enum ifla_vxlan_df */
 const VXLAN_DF: readonly VxlanDf[] = ['unset', 'set', 'inherit'];
@@ -154,6 +155,7 @@ export function planChange(link: number, { up, port, ...rest }: LinkChange): Req
       [BRPORT.UNICAST_FLOOD, port.unicastFlood],
     ] as const
   ).flatMap(([type, on]) => (on === undefined ? [] : [attr(type, u8(on ? 1 : 0))]));
+  if (port.forwarding) set.push(attr(BRPORT.STATE, u8(BR_STATE_FORWARDING)));
   const info = nest(IFLA.LINKINFO, attr(INFO.SLAVE_KIND, text('bridge')), nest(INFO.SLAVE_DATA, ...set));
   requests.push(changeRequest(link, [info], header(link), JSON.stringify({ port })));
   if (up !== undefined) requests.push(changeRequest(link, [], flags, JSON.stringify({ up })));
