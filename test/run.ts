@@ -145,6 +145,9 @@ async function main(): Promise<number> {
   const stages = (values.long ? [LONG] : [...STAGES, ...(asked ? [LONG] : [])])
     .map((stage) => ({ ...stage, suites: stage.suites.filter((suite) => asked?.includes(suite) ?? true) }))
     .filter(({ suites }) => suites.length > 0);
+  const known = new Set(stages.flatMap(({ suites }) => suites));
+  const unknown = asked?.filter((suite) => !known.has(suite)) ?? [];
+  if (unknown.length > 0) throw new Error(`there is no suite ${unknown.join(', ')}`);
   const whole = files.length === 0;
   const floors = readJson<Floors>('test/floor.json');
   const features = readJson<KernelFeatures>('test/kernel-features.json');

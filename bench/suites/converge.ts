@@ -1,10 +1,8 @@
 /** How soon the hosts of a cluster agree: compiled daemons, a real Redis, hosts as network namespaces. */
-import { SluiceError } from '../../src/errors.ts';
-import { runAt } from '../../src/lab/place.ts';
 import { openCluster } from '../cluster.ts';
-import { monotonicMs, startProber } from '../probe/prober.ts';
 import { placeOf, WAIT_MS } from '../stage.ts';
 import type { Amount, Arm, OpenSuite, Row, Suite } from '../suite.ts';
+import { IMPATIENT, openComings } from './converge/coming.ts';
 import { type Death, openDeaths, RATE } from './converge/death.ts';
 
 const NETWORK = 'mesh';
@@ -42,12 +40,6 @@ const rows: readonly Row[] = [
   },
 ];
 
-/**
- * Whoever asks for an address before it exists asks again after a second by default. The asker is told to ask its neighbours every few
- * milliseconds, so that what is measured is the cluster and not that second.
- */
-export const IMPATIENT = ['net.ipv4.neigh.eth0.retrans_time_ms=4', 'net.ipv4.neigh.eth0.mcast_solicit=1000'];
-
 async function open(wanted: readonly Row[]): Promise<OpenSuite> {
   const cluster = await openCluster('converge', HOSTS);
   try {
@@ -57,28 +49,15 @@ async function open(wanted: readonly Row[]): Promise<OpenSuite> {
     for (const [at, { name, client }] of cluster.hosts.entries())
       await client.sandboxes.put(`stays-${name}`, { networks: [{ network: NETWORK, ip: `10.79.0.${10 + at}` }] }, wait);
     const place = await placeOf(b.client, 'stays-b');
-    const { code, stderr } = await runAt(place, ['sysctl', '-qw', ...IMPATIENT]);
-    if (code !== 0) throw new SluiceError('internal', `sysctl in the asking sandbox: ${stderr}`);
     const isWanted = wanted.some(({ family }) => family === 'death');
     const mortal = { watcher: b.client, asker: place, cgroup: cluster.lab.outside.cgroup, network: NETWORK };
     const deaths = isWanted ? await openDeaths(a, mortal) : undefined;
-    const prober = await startProber(place);
-    let made = 0;
+    const comings = await openComings(a.client, { asker: place, network: NETWORK });
     const endpoint: Arm = {
       name: 'ours',
       async block(events) {
         const ms: number[] = [];
-        for (let n = 0; n < events; n++) {
-          const name = `comes-${made}`;
-          const ip = `10.79.${1 + (Math.floor(made / 250) % 12)}.${1 + (made++ % 250)}`;
-          const answered = prober.ask(ip);
-          // Awaited below; a refusal before that is no unhandled one.
-          answered.catch(() => undefined);
-          await a.client.sandboxes.put(name, { networks: [{ network: NETWORK, ip }] });
-          const acceptedAt = monotonicMs();
-          ms.push(Math.max(0, (await answered) - acceptedAt));
-          await a.client.sandboxes.remove(name, { waitMs: WAIT_MS });
-        }
+        while (ms.length < events) ms.push(await comings.next());
         return { ms, failed: 0 };
       },
     };
@@ -95,7 +74,7 @@ async function open(wanted: readonly Row[]): Promise<OpenSuite> {
       given: { ours: `${cluster.given} In the asking sandbox: ${IMPATIENT.join(', ')}.` },
       arms: { endpoint: [endpoint], ...(deaths && { death: [death] }) },
       async close() {
-        prober.close();
+        comings.close();
         await deaths?.close();
         await cluster.close();
       },

@@ -1,20 +1,20 @@
 /** Comings and deaths as the suite `converge` measures them, on two hosts. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Cluster, openCluster } from '../../bench/cluster.ts';
-import { startProber } from '../../bench/probe/prober.ts';
 import { placeOf } from '../../bench/stage.ts';
+import { type Comings, openComings } from '../../bench/suites/converge/coming.ts';
 import { type Deaths, openDeaths } from '../../bench/suites/converge/death.ts';
-import { IMPATIENT } from '../../bench/suites/converge.ts';
-import { runAt } from '../../src/lab/place.ts';
 import { slowness } from '../../src/lab/slowness.ts';
 
 const LIMIT_MS = 60_000;
 let cluster: Cluster;
+let comings: Comings | undefined;
 let deaths: Deaths | undefined;
 beforeAll(async () => {
   cluster = await openCluster('deaths', ['a', 'b']);
 }, LIMIT_MS);
 afterAll(async () => {
+  comings?.close();
   await deaths?.close();
   await cluster?.close();
 }, LIMIT_MS);
@@ -24,24 +24,12 @@ test('an endpoint that comes answers the other host, which asks already, without
 }, async () => {
   const [a, b] = cluster.hosts as [(typeof cluster.hosts)[0], (typeof cluster.hosts)[0]];
   const wait = { waitMs: 20_000 };
-  await a.client.networks.put('near', { driver: 'overlay', subnets: [{ cidr: '10.78.0.0/20' }] }, wait);
-  await a.client.sandboxes.put('stays', { networks: [{ network: 'near' }] }, wait);
-  await b.client.sandboxes.put('prober', { networks: [{ network: 'near' }] }, wait);
-  const place = await placeOf(b.client, 'prober');
-  expect((await runAt(place, ['sysctl', '-qw', ...IMPATIENT])).code).toBe(0);
-  const prober = await startProber(place);
+  await a.client.networks.put('near', { driver: 'overlay', subnets: [{ cidr: '10.79.0.0/20' }] }, wait);
+  await a.client.sandboxes.put('stays', { networks: [{ network: 'near', ip: '10.79.0.10' }] }, wait);
+  await b.client.sandboxes.put('prober', { networks: [{ network: 'near', ip: '10.79.0.11' }] }, wait);
+  comings = await openComings(a.client, { asker: await placeOf(b.client, 'prober'), network: 'near' });
   const late: number[] = [];
-  for (let n = 1; n <= 20; n++) {
-    const ip = `10.78.1.${n}`;
-    const answered = prober.ask(ip);
-    answered.catch(() => undefined);
-    await a.client.sandboxes.put('comes', { networks: [{ network: 'near', ip }] });
-    const acceptedAt = performance.now();
-    await answered;
-    late.push(performance.now() - acceptedAt);
-    await a.client.sandboxes.remove('comes', wait);
-  }
-  prober.close();
+  while (late.length < 20) late.push(await comings.next());
   // A kernel whose question for a neighbour was lost asks again after a second.
   expect(Math.max(...late)).toBeLessThan(900 * slowness());
 });
@@ -50,7 +38,7 @@ test('a replica that dies leaves the balancing of the other host, comes back, an
   timeout: LIMIT_MS,
 }, async () => {
   const [a, b] = cluster.hosts as [(typeof cluster.hosts)[0], (typeof cluster.hosts)[0]];
-  await a.client.networks.put('mesh', { driver: 'overlay', subnets: [{ cidr: '10.79.0.0/20' }] }, { waitMs: 20_000 });
+  await a.client.networks.put('mesh', { driver: 'overlay', subnets: [{ cidr: '10.80.0.0/20' }] }, { waitMs: 20_000 });
   await b.client.sandboxes.put('asker', { networks: [{ network: 'mesh' }] }, { waitMs: 20_000 });
   const asker = await placeOf(b.client, 'asker');
   deaths = await openDeaths(a, {

@@ -21,7 +21,7 @@ function textIn(root: string, path: string): string {
   try {
     const file = fstatSync(fd);
     if (!file.isFile()) return '';
-    // As long as the file: a health check comes here every time, and a MiB of zeros was a sixth of a daemon's work.
+    // As long as the file: a health check comes here every time, and to zero a MiB each time was a sixth of a daemon's time.
     const buffer = Buffer.allocUnsafe(Math.min(file.size, TEXT_BYTES_MAX));
     return buffer.toString('utf8', 0, readSync(fd, buffer));
   } finally {

@@ -146,14 +146,14 @@ export class EndpointController {
    * that the bridge drops, and the kernel asks again only after a second.
    */
   async #open(endpoint: Endpoint, network: Network, link: NonNullable<EndpointResult['link']>): Promise<void> {
-    const { kernel, tracker } = this.#context;
+    const { kernel, logger, tracker } = this.#context;
     if (link.hostIfindex === undefined || !tracker.detail<TunnelDetail>('network', network.id).tunnel) return;
     try {
       kernel.host.netlink.setLink(link.hostIfindex, { port: { forwarding: true } });
     } catch (error) {
-      // The bridge serves it until somebody looks again.
-      if (isSluiceError(error) && error.details.name === 'ENETDOWN') return;
-      throw error;
+      if (!isSluiceError(error) || error.details.name !== 'ENETDOWN') throw error;
+      logger.warn({ endpoint: endpoint.id, err: error.message }, 'the bridge serves it until the next audit');
+      return;
     }
     await this.#guard(endpoint, network, link, true);
   }

@@ -29,6 +29,7 @@ const IFLA = {
   NUM_RX_QUEUES: 32,
 } as const;
 const INFO = { KIND: 1, DATA: 2, SLAVE_KIND: 4, SLAVE_DATA: 5 } as const;
+/** Of BRPORT.STATE, beside 0 disabled. */
 const BR_STATE_FORWARDING = 3;
 const BRPORT = { STATE: 1, MODE: 4, LEARNING: 8, UNICAST_FLOOD: 9, NEIGH_SUPPRESS: 32, ISOLATED: 33 } as const;
 const VXLAN = { ID: 1, LOCAL: 4, TTL: 5, LEARNING: 7, PORT: 15, LOCAL6: 17, DF: 29 } as const;
