@@ -99,11 +99,21 @@ function megabytes(text: string, name: string): number {
 function mapMegabytes(pid: number): number {
   const maps = new Map<string, number>();
   for (const fd of readdirSync(`/proc/${pid}/fd`)) {
-    if (readlinkSync(`/proc/${pid}/fd/${fd}`) !== 'anon_inode:bpf-map') continue;
-    const info = readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8');
-    maps.set(/^map_id:\s+(\d+)$/m.exec(info)![1]!, Number(/^memlock:\s+(\d+)$/m.exec(info)![1]));
+    const info = mapInfo(pid, fd);
+    if (info !== null) maps.set(/^map_id:\s+(\d+)$/m.exec(info)![1]!, Number(/^memlock:\s+(\d+)$/m.exec(info)![1]));
   }
   return [...maps.values()].reduce((sum, bytes) => sum + bytes, 0) / 1e6;
+}
+
+/** What the kernel says of a descriptor that is a map; null: it is none, or was closed meanwhile. */
+function mapInfo(pid: number, fd: string): string | null {
+  try {
+    if (readlinkSync(`/proc/${pid}/fd/${fd}`) !== 'anon_inode:bpf-map') return null;
+    return readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
 }
 
 function memoryArm(stage: Stage, say: (line: string) => void): Arm {
