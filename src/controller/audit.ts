@@ -23,8 +23,11 @@ export interface AuditParts {
   readonly prune: () => Promise<string[]>;
 }
 
-/** How often all owners of addresses in a cluster are listed, milliseconds, and when that was last. */
-const LIVE_MS = 60_000;
+/**
+ * How often all owners of addresses in a cluster are listed, milliseconds: as long as a lease without one is spared, so that the second look
+ * frees it. And when that was last.
+ */
+const LIVE_MS = 30_000;
 const asked = new WeakMap<World, number>();
 /** Objects looked at before other work gets a turn. */
 const BATCH = 25;

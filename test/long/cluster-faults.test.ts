@@ -143,7 +143,7 @@ test('50 at a time created and removed on three hosts, daemons killed at random:
       60 * SECOND,
       500,
     );
-  // What was leased to somebody who was cut off is collected half a minute later.
+  // What was leased to somebody who was cut off is seen within half a minute and an audit, and collected as long after that.
   await eventually(async () => (await leases()).join() === leasedBefore.join(), 90 * SECOND, 500);
 });
 
