@@ -3,7 +3,6 @@ import { availableParallelism } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from '../src/client/client.ts';
 import { SluiceError } from '../src/errors.ts';
-import type { DaemonOptions } from '../src/lab/daemon.ts';
 import { createLab, type Lab, type LabHost } from '../src/lab/lab.ts';
 import type { Background, Place } from '../src/lab/place.ts';
 import { connect } from '../src/load/load.ts';
@@ -27,10 +26,7 @@ export interface Stage {
 }
 
 /** Makes the lab and starts the daemon. `others` are further hosts without one. */
-export async function openStage(
-  name: string,
-  options: { readonly others?: readonly string[]; readonly daemon?: Partial<DaemonOptions> } = {},
-): Promise<Stage> {
+export async function openStage(name: string, options: { readonly others?: readonly string[] } = {}): Promise<Stage> {
   const lab = await createLab({ name, hosts: ['a', ...(options.others ?? [])] });
   const host = lab.host('a');
   const close = async (): Promise<void> => {
@@ -38,7 +34,7 @@ export async function openStage(
     if (traces.length > 0) throw new SluiceError('internal', `the bench left behind: ${traces.join(', ')}`);
   };
   try {
-    await host.daemon.start({ ...options.daemon, settings: { logLevel: 'warn', ...options.daemon?.settings } });
+    await host.daemon.start({ settings: { logLevel: 'warn' } });
   } catch (error) {
     await close();
     throw error;

@@ -149,7 +149,7 @@ async function memoryApart(stage: Stage): Promise<Record<string, number>> {
 }
 
 async function open(_wanted: readonly Row[], say: (line: string) => void): Promise<OpenSuite> {
-  const stage = await openStage('footprint', { daemon: { nodeFlags: ['--expose-gc'] } });
+  const stage = await openStage('footprint');
   const env = { SLUICE_HOST: `unix://${stage.host.socket}` };
   return {
     skipped: {},

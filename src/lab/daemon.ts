@@ -23,8 +23,6 @@ export interface DaemonOptions {
   readonly env?: NodeJS.ProcessEnv;
   /** Further command-line arguments of the daemon. */
   readonly flags?: readonly string[];
-  /** Arguments of Node itself, `--expose-gc` for example. */
-  readonly nodeFlags?: readonly string[];
   /** It goes on when this process ends, and does not keep it from ending. */
   readonly outlives?: boolean;
   /** Time limit of the start, in milliseconds. Default 5,000, times SLUICE_LAB_SLOWNESS (an emulated machine sets it). */
@@ -78,6 +76,9 @@ export function probe(socket: string, path: string, timeoutMs = 1_000): Promise<
   });
 }
 
+/** Those of bin/sluiced: with others V8 could not use what is kept of the compiled code. */
+const NODE_FLAGS = ['--disable-warning=ExperimentalWarning', '--expose-gc'];
+
 /** Starts the compiled daemon and waits until `/v1/version` answers. Fails with the end of its log when it does not. */
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const main = join(projectRoot(), 'dist/src/main.cjs');
@@ -98,7 +99,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const logFile = join(runDir, 'daemon.log');
   const log = openSync(logFile, 'a');
   const logStart = statSync(logFile).size;
-  const argv = [nodeBinary(), ...(options.nodeFlags ?? []), main, ...(options.flags ?? [])];
+  const argv = [nodeBinary(), ...NODE_FLAGS, main, ...(options.flags ?? [])];
   const [file, ...args] = argvAt({ netnsPath: options.netnsPath, cgroup }, argv);
   const startedAt = performance.now();
   const child = spawn(file, args, {
