@@ -18,6 +18,8 @@ const LONG = [
   'store-fault',
   'runtime',
   'client-http',
+  'restart',
+  'bench-scale',
 ];
 
 const rank = ({ moduleId }: TestSpecification): number => {

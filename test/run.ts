@@ -7,7 +7,7 @@
  */
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { release, tmpdir } from 'node:os';
+import { availableParallelism, release, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { projectRoot } from '../src/lab/daemon.ts';
@@ -30,7 +30,7 @@ interface Stage {
   /** That each pass over them may take at most. */
   readonly minutes: number;
   readonly workers: number;
-  /** Files that hold the product to a time which it promises a machine of its own: they run after the others, one by one. */
+  /** Files that hold the product to a time which it promises a machine of its own: they run after the others, a processor each. */
   readonly alone?: readonly string[];
 }
 
@@ -91,7 +91,10 @@ async function runStage(stage: Stage, files: readonly string[]): Promise<TestRec
   );
   if (alone.length === 0) return tests;
   const named = alone.map((file) => `test/${file}`);
-  return [...tests, ...(await runPass({ ...stage, workers: 1 }, named))];
+  return [
+    ...tests,
+    ...(await runPass({ ...stage, workers: slowness() > 1 ? 1 : Math.min(2, availableParallelism()) }, named)),
+  ];
 }
 
 /** One run of vitest; `words` are what to run of the suites. */

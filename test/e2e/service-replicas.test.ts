@@ -13,7 +13,7 @@ beforeAll(async () => {
 });
 afterAll(() => host.close());
 
-const HEALTH = ['--health-cmd', 'wget -qO- http://127.0.0.1/', '--health-interval', '100ms'];
+const HEALTH = ['--health-cmd', 'wget -qO- http://127.0.0.1/', '--health-interval', '300ms'];
 /** Told to end, it still answers for a while, as a server should. */
 const SERVE = [
   'sh',

@@ -15,6 +15,8 @@ export interface Inside {
   serve(...ports: number[]): Promise<Background>;
   /** The answer of a server, or `error: NAME` (`ECONNREFUSED`, `timeout` …). */
   ask(address: string, port: number, protocol?: 'tcp' | 'udp'): Promise<string>;
+  /** The same of as many connections over TCP, one after another. */
+  asks(times: number, address: string, port: number): Promise<string[]>;
   ping(address: string): Promise<boolean>;
   /** Starts a Python program that lives until it ends or its sandbox does. */
   python(code: string): Background;
@@ -65,30 +67,24 @@ while True:
 
 const CLIENT = `
 import errno, socket, sys
-address, port, protocol = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-s = socket.socket(socket.AF_INET6 if ':' in address else socket.AF_INET, socket.SOCK_STREAM if protocol == 'tcp' else socket.SOCK_DGRAM)
-s.settimeout(2)
-try:
-    s.connect((address, port)); s.sendall(b'hello'); print(s.recv(100).decode(), s.getpeername()[0])
-except socket.timeout: print('error: timeout')
-except OSError as e: print('error:', errno.errorcode.get(e.errno, e))
+address, port, protocol, times = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+for _ in range(times):
+    s = socket.socket(socket.AF_INET6 if ':' in address else socket.AF_INET, socket.SOCK_STREAM if protocol == 'tcp' else socket.SOCK_DGRAM)
+    s.settimeout(2)
+    try:
+        s.connect((address, port)); s.sendall(b'hello'); print(s.recv(100).decode(), s.getpeername()[0])
+    except socket.timeout: print('error: timeout')
+    except OSError as e: print('error:', errno.errorcode.get(e.errno, e))
+    s.close()
 `;
 
-interface EndpointView {
-  spec: { addresses: string[]; sandbox: string };
-}
-
 export async function inside(host: TestHost, name: string): Promise<Inside> {
-  const [sandbox] = await host.json<[{ id: string; status: { detail: { netnsPath: string; cgroupPath: string } } }]>(
-    'sandbox',
-    'inspect',
-    name,
-  );
-  const endpoints = await host.json<EndpointView[]>('endpoint', 'ls');
-  const addresses = endpoints
+  const sandbox = await host.client.sandboxes.get(name);
+  const detail = sandbox.status?.detail as { netnsPath: string; cgroupPath: string };
+  const addresses = (await host.client.endpoints.list())
     .filter(({ spec }) => spec.sandbox === sandbox.id)
     .flatMap(({ spec }) => spec.addresses.map((cidr) => cidr.split('/')[0]!));
-  const place = { netnsPath: sandbox.status.detail.netnsPath, cgroup: sandbox.status.detail.cgroupPath };
+  const place = { netnsPath: detail.netnsPath, cgroup: detail.cgroupPath };
   const exec = (command: string | readonly string[], timeoutMs = 10_000): Promise<RunResult> =>
     runAt(place, command, { timeoutMs });
   return {
@@ -105,8 +101,12 @@ export async function inside(host: TestHost, name: string): Promise<Inside> {
       return server;
     },
     async ask(address, port, protocol = 'tcp') {
-      const { stdout, stderr } = await exec([PYTHON, '-IS', '-c', CLIENT, address, String(port), protocol]);
+      const { stdout, stderr } = await exec([PYTHON, '-IS', '-c', CLIENT, address, String(port), protocol, '1']);
       return stdout.trim() || stderr.trim();
+    },
+    async asks(times, address, port) {
+      const { stdout } = await exec([PYTHON, '-IS', '-c', CLIENT, address, String(port), 'tcp', String(times)], 60_000);
+      return stdout.trim().split('\n');
     },
     python: (code) => startAt(place, [PYTHON, '-IS', '-c', code]),
     ping: async (address) => (await exec(['ping', '-c1', '-W1', address])).code === 0,

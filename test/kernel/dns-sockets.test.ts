@@ -112,7 +112,7 @@ describe('destroyed sockets', () => {
       const rounds = Math.ceil(500 / slowness());
       const loop = inside(
         namespace,
-        ['sh', '-c', `i=0; while [ $i -lt ${rounds} ]; do ss -K -a -u; ss -K -a -t; i=$((i+1)); done >/dev/null`],
+        ['sh', '-c', `i=0; while [ $i -lt ${rounds} ]; do ss -K -a -u -t; i=$((i+1)); done >/dev/null`],
         within(60_000),
       );
       let running = true;
