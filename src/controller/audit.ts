@@ -24,10 +24,10 @@ export interface AuditParts {
 }
 
 /**
- * How often all owners of addresses in a cluster are listed, milliseconds: as long as a lease without one is spared, so that the second look
- * frees it. And when that was last.
+ * How often all owners of addresses in a cluster are listed, milliseconds: a little longer than a lease without one is spared, so that the
+ * second look frees it, however long the first one took. And when that was last.
  */
-const LIVE_MS = 30_000;
+const LIVE_MS = 31_000;
 const asked = new WeakMap<World, number>();
 /** Objects looked at before other work gets a turn. */
 const BATCH = 25;
